@@ -1,0 +1,1 @@
+"""Measurements as ratios, taken interleaved in one process: machines are noisy and shared, ratios survive that."""

@@ -1,0 +1,277 @@
+"""`SNGD`: the fused form. The model stays as it is; each step is natural gradient descent on it.
+
+The trajectory is that of `sngd_tune.reconstruct` with the same settings and the torch optimizer of the same name, to
+rounding, without the extra forward work. Cost of a step over `torch.optim.SGD`: ``sngd-tune bench step``.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sngd_tune.core.account import Entry, Match, SettingsLike, account, matches
+from sngd_tune.core.bases import Update, make_base
+from sngd_tune.core.local_fisher import LocalFisher, gradient_error, with_bias_input
+from sngd_tune.core.operators import Parts
+from sngd_tune.errors import ReconstructionError, SettingsError
+from sngd_tune.settings import FisherSettings
+
+__all__ = ["SNGD"]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A linear layer: its parameters, weight first, and its local Fisher matrix."""
+
+    parameters: Parts
+    fisher: LocalFisher
+
+    def update(self) -> Update:
+        """The layer's part in a step. A bias without a gradient counts as 0."""
+        dtype = self.fisher.dtype
+        gradients = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters)
+        if gradients[0].dtype != dtype:
+            gradients = tuple(gradient.to(dtype) for gradient in gradients)
+        return Update(self.parameters, gradients, self.fisher.root, self.fisher.settings)
+
+
+class SNGD(torch.optim.Optimizer):
+    """Structured natural gradient descent on a model as it is.
+
+    Args:
+        model: its `nn.Linear` layers get local Fisher layers; everything else trains with the base optimizer
+            (`account` lists which and why).
+        settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`.
+        lr: η > 0. With ``step_bound="graft"`` it means what it means for SGD. Default 0.1, and 1e-3 on ``"adamw"``.
+        base: ``"sgd"`` or ``"adamw"``, acting in the coordinates of the reconstruction.
+        momentum: of ``"sgd"``, in [0, 1).
+        nesterov: Nesterov's momentum for ``"sgd"``.
+        betas: of ``"adamw"``.
+        eps: of ``"adamw"``, > 0.
+        weight_decay: decoupled, ≥ 0: ``W`` shrinks by ``lr · weight_decay`` a step. (A scalar commutes with the
+            reconstruction, so this is the same decay in both coordinates.)
+        seed: of the random start of low-rank sketches.
+
+    Raises:
+        ReconstructionError: no layer of the model can get a local Fisher layer.
+        SettingsError: a hyperparameter out of range, or a pattern that matches nothing.
+
+    The first ``settings.warmup_batches`` calls of `step` only collect statistics and leave the parameters alone.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    >>> optimizer = SNGD(model, lr=0.1)
+    >>> [entry.treatment for entry in optimizer.account]
+    ['local Fisher', 'local Fisher', 'local Fisher', 'local Fisher']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: SettingsLike | None = None,
+        *,
+        lr: float | None = None,
+        base: str = "sgd",
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+    ):
+        settings = FisherSettings() if settings is None else settings
+        self._base = make_base(base)
+        lr = self._base.default_lr if lr is None else lr
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        _check(defaults)
+        self.account: list[Entry] = account(model, settings)
+        found = matches(model, settings)
+        self.layers: dict[str, LocalFisher] = {m.name: _local_fisher(m, seed + i) for i, m in enumerate(found)}
+        self._by_weight = {m.module.weight: _Layer(_parameters(m), self.layers[m.name]) for m in found}
+        self._biases = {m.module.bias for m in found if m.module.bias is not None}
+        self._observers = [_Observer(match, self.layers[match.name]) for match in found]
+        super().__init__((p for p in model.parameters() if p.requires_grad), defaults)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One natural gradient step, or one statistics-only batch during the warm-up.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+
+        Raises:
+            NonFiniteError: statistics or gradient of a layer hold NaN or infinity, found at a refresh.
+            RootError: the first root of a layer fails.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self._advance():
+            for group in self.param_groups:
+                self._update(group)
+        for observer in self._observers:
+            observer.follow_schedule()
+        return loss
+
+    def detach(self) -> None:
+        """Stop observing the model. The optimizer can still step, with the statistics it has."""
+        for observer in self._observers:
+            observer.detach()
+        self._observers = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers only: `torch.load(..., weights_only=True)` takes it."""
+        return {**super().state_dict(), "fisher": {name: fisher.state_dict() for name, fisher in self.layers.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back a `state_dict`; training goes on bit for bit.
+
+        Raises:
+            ReconstructionError: it was saved from another optimizer, or from other layers.
+        """
+        fisher = state_dict.get("fisher")
+        if fisher is None or set(fisher) != set(self.layers):
+            saved = "no local Fisher layers" if fisher is None else ", ".join(sorted(fisher))
+            have = ", ".join(sorted(self.layers))
+            raise ReconstructionError(f"the state holds {saved}, the model {have}; build SNGD on the same model first")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "fisher"})
+        for name, tensors in fisher.items():
+            try:
+                self.layers[name].load_state_dict(tensors)
+            except RuntimeError as error:
+                raise ReconstructionError(f"{name}: saved with other settings or of another shape; {error}") from error
+        for observer in self._observers:
+            observer.follow_schedule()
+
+    def _advance(self) -> bool:
+        """Close the step's statistics in every layer; True while warming up."""
+        warming = False
+        for weight, layer in self._by_weight.items():
+            advance = layer.fisher.advance()
+            warming = warming or advance.warming
+            if advance.replaced is not None:
+                _check_gradient(layer)
+                self._base.rebase(self.state[weight], advance.replaced, layer.fisher.root)
+        return warming
+
+    def _update(self, group: dict[str, Any]) -> None:
+        updates = [self._update_of(p) for p in group["params"] if p.grad is not None and p not in self._biases]
+        if not updates:
+            return
+        directions = self._base.directions(updates, self.state, group)
+        parameters = [parameter for update in updates for parameter in update.parameters]
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, _like(directions, parameters), alpha=-group["lr"])
+
+    def _update_of(self, parameter: Tensor) -> Update:
+        layer = self._by_weight.get(parameter)
+        if layer is not None:
+            return layer.update()
+        assert parameter.grad is not None
+        return Update((parameter,), (parameter.grad,))
+
+
+class _Observer:
+    """Shows a layer's inputs to its `LocalFisher`, by a forward hook that is there only in steps that take statistics.
+
+    (A module with a hook takes torch's slower way through ``__call__``; this costs more than the hook.)
+    """
+
+    def __init__(self, match: Match, fisher: LocalFisher):
+        self._module = match.module
+        self._fisher = fisher
+        self._handle: RemovableHandle | None = None
+        self.follow_schedule()
+
+    def follow_schedule(self) -> None:
+        """Attach or detach the hook, as the coming step needs it."""
+        if self._fisher.observing:
+            if self._handle is None:
+                self._handle = self._module.register_forward_pre_hook(_Hook(self._module, self._fisher))
+        elif self._handle is not None:
+            self.detach()
+
+    def detach(self) -> None:
+        """Take the hook away."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+
+class _Hook:
+    """The hook: in training it observes the inputs.
+
+    It holds weak references: a copy of the model (an average, a checkpoint) does not feed this optimizer, a pickled
+    model carries no optimizer, and an optimizer that is gone observes nothing.
+    """
+
+    def __init__(self, module: nn.Module | None, fisher: LocalFisher | None):
+        self._module = weakref.ref(module) if module is not None else None
+        self._fisher = weakref.ref(fisher) if fisher is not None else None
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        fisher = self._fisher() if self._fisher is not None else None
+        if fisher is None or not fisher.observing or not (module.training and torch.is_grad_enabled()):
+            return
+        if self._module is not None and self._module() is module:
+            fisher.observe(with_bias_input(args[0].detach(), module.bias is not None))
+
+    def __reduce__(self) -> Any:
+        return type(self), (None, None)
+
+
+def _local_fisher(match: Match, seed: int) -> LocalFisher:
+    weight = match.module.weight
+    return LocalFisher(
+        match.d, match.settings, name=match.name or "model", seed=seed, dtype=weight.dtype, device=weight.device
+    )
+
+
+def _parameters(match: Match) -> Parts:
+    bias = match.module.bias
+    return (match.module.weight,) if bias is None else (match.module.weight, bias)
+
+
+def _like(directions: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+    """Directions in the precision of their parameters."""
+    return [d if d.dtype == p.dtype else d.to(p.dtype) for d, p in zip(directions, parameters, strict=True)]
+
+
+def _check_gradient(layer: _Layer) -> None:
+    """At a refresh, where a look at the numbers costs little beside the root."""
+    gradient = layer.parameters[0].grad
+    if gradient is not None and not bool(gradient.isfinite().all()):
+        raise gradient_error(layer.fisher.name)
+
+
+def _check(values: dict[str, Any]) -> None:
+    """One table of rules; ``not x > 0`` catches NaN too."""
+    beta1, beta2 = values["betas"]
+    rules = [
+        ("lr", values["lr"], values["lr"] > 0, "> 0", "0.1"),
+        ("momentum", values["momentum"], 0 <= values["momentum"] < 1, "in [0, 1)", "0.9"),
+        ("betas[0]", beta1, 0 <= beta1 < 1, "in [0, 1)", "0.9"),
+        ("betas[1]", beta2, 0 <= beta2 < 1, "in [0, 1)", "0.999"),
+        ("eps", values["eps"], values["eps"] > 0, "> 0", "1e-8"),
+        ("weight_decay", values["weight_decay"], values["weight_decay"] >= 0, "≥ 0", "0.0"),
+    ]
+    for name, value, holds, rule, remedy in rules:
+        if not holds:
+            raise SettingsError(f"{name}={value!r}: must be {rule}; try {remedy}")

@@ -1,0 +1,1 @@
+"""Plain validated values that travel between the layers: configuration, metrics, outcomes. No torch, no Ray."""

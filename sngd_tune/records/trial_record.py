@@ -1,0 +1,80 @@
+"""`TrialRecord`: the state of one trial as the ledger keeps it, from its start to its outcome."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sngd_tune.records.outcome import Outcome
+
+__all__ = ["PHASES", "TrialRecord"]
+
+PHASES = ("search", "confirm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial at one moment; a change is a new record, and the latest of the highest attempt counts.
+
+    Times are UTC in Unix seconds.
+
+    Attributes:
+        study: name of the study.
+        workload: registered name or ``module:attribute``.
+        trial: unique inside the study: ``"0007"`` in the search, ``"confirm-best-3"`` in the confirmation.
+        number: order in which trials were proposed, ≥ 0.
+        phase: ``"search"`` or ``"confirm"``.
+        candidate: what a confirmation trains: ``"best"`` or ``"default"``; ``""`` in the search.
+        attempt: 0 at first; a retry after a lost process, or a resume, adds 1.
+        parameters: the flat values that were proposed.
+        seed: of initialization, batches and sketches.
+        outcome: how it ended, or ``RUNNING``.
+        epochs: epochs done.
+        objectives: last value of each objective metric; None before the first epoch.
+        test_loss, test_accuracy: of the last epoch; None outside a confirmation.
+        training_seconds: training since the start of the trial (s), evaluation not counted.
+        started: when this attempt began.
+        updated: when this state was observed; at an epoch, when its result arrived.
+        ended: when the attempt ended; None while it runs.
+        error: last lines of the traceback, where one was raised.
+        checkpoint: path of the newest checkpoint that Tune knows; None before the first.
+        code_version: version of sngd_tune, with the commit where it runs from a repository.
+        host: machine that recorded it.
+    """
+
+    study: str
+    workload: str
+    trial: str
+    number: int
+    phase: str = "search"
+    candidate: str = ""
+    attempt: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    outcome: Outcome = Outcome.RUNNING
+    epochs: int = 0
+    objectives: Mapping[str, float | None] = field(default_factory=dict)
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    training_seconds: float = 0.0
+    started: float = 0.0
+    updated: float = 0.0
+    ended: float | None = None
+    error: str | None = None
+    checkpoint: str | None = None
+    code_version: str = ""
+    host: str = ""
+
+    @property
+    def order(self) -> tuple[int, float, bool]:
+        """Sorts the states of one trial by age: attempt, then time, then running before ended."""
+        return self.attempt, self.updated, self.outcome is not Outcome.RUNNING
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only; `from_dict` takes them back."""
+        return {**dataclasses.asdict(self), "outcome": str(self.outcome)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrialRecord":
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "outcome": Outcome(values["outcome"])})

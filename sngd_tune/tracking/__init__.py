@@ -1,0 +1,1 @@
+"""The ledger (Parquet files; the source of truth) and its mirror in MLflow."""

@@ -1,0 +1,69 @@
+"""One live process per run directory."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sngd_tune.errors import ConfigurationError, StudyHeldError
+
+__all__ = ["hold", "holder"]
+
+_LOCK = ".lock"
+_HOLDER = ".holder.json"
+
+
+@contextmanager
+def hold(directory: Path | str) -> Iterator[Path]:
+    """Hold a run directory, which is made where it does not exist; the system lets go when the process dies.
+
+    Raises:
+        StudyHeldError: another live process holds it; the message names its PID and host.
+        ConfigurationError: the directory cannot be made or written.
+    """
+    import filelock
+
+    directory = Path(directory).absolute()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(directory / _LOCK)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise StudyHeldError(_held_message(directory)) from None
+    except OSError as error:
+        message = f"{directory}: cannot be used as a run directory ({error.strerror or error}); choose another"
+        raise ConfigurationError(message) from error
+    try:
+        _write_holder(directory)
+        yield directory
+    finally:
+        (directory / _HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(directory: Path | str) -> dict[str, Any] | None:
+    """Who holds the directory, or held it last and died: ``{"pid", "host", "since"}``; None where nobody is named."""
+    try:
+        named = json.loads((Path(directory) / _HOLDER).read_text())
+    except (OSError, ValueError):
+        return None
+    return named if isinstance(named, dict) else None
+
+
+def _write_holder(directory: Path) -> None:
+    named = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+    try:
+        (directory / _HOLDER).write_text(json.dumps(named))
+    except OSError as error:
+        message = f"{directory}: cannot be written ({error.strerror or error}); free space or choose another directory"
+        raise ConfigurationError(message) from error
+
+
+def _held_message(directory: Path) -> str:
+    named = holder(directory)
+    who = f"process {named['pid']} on {named['host']}" if named else "another process"
+    return f"{directory}: held by {who}; wait for it, stop it, or give this study another directory"

@@ -1,0 +1,111 @@
+"""The manifest of a study, ``DIR/study.json``: who wrote the ledger, and with which configuration."""
+
+import dataclasses
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
+from sngd_tune.records.study import StudyConfig
+from sngd_tune.tracking.provenance import code_version, git_commit, package_versions
+from sngd_tune.tracking.redaction import redact
+from sngd_tune.tracking.schema import LEDGER_VERSION
+
+__all__ = ["Manifest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What is known of a study from its first moment on.
+
+    Attributes:
+        ledger_version: version of the ledger's schema.
+        study_id: unique for ever; the mirror in MLflow is found by it.
+        created: UTC, Unix seconds.
+        config: the resolved study configuration as plain values.
+        code_version: version of sngd_tune that created the study.
+        git_commit: commit of sngd_tune's own repository, where it ran from one.
+        versions: of Python and of the packages that decide a result.
+    """
+
+    NAME: ClassVar[str] = "study.json"
+
+    ledger_version: int
+    study_id: str
+    created: float
+    config: dict[str, Any]
+    code_version: str
+    git_commit: str | None
+    versions: dict[str, str]
+
+    @classmethod
+    def new(cls, config: StudyConfig) -> "Manifest":
+        """The manifest of a study that begins now."""
+        return cls(
+            ledger_version=LEDGER_VERSION,
+            study_id=uuid.uuid4().hex,
+            created=time.time(),
+            config=config.model_dump(mode="json", by_alias=True),
+            code_version=code_version(),
+            git_commit=git_commit(),
+            versions=package_versions(),
+        )
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """The manifest in a run directory.
+
+        Raises:
+            ConfigurationError: none is there.
+            SchemaVersionError: another version of sngd_tune wrote it.
+            LedgerError: it is damaged.
+        """
+        path = directory / cls.NAME
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values["ledger_version"]
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigurationError(f"{directory}: no study there (no {cls.NAME}); check the path") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
+        if version != LEDGER_VERSION:
+            raise SchemaVersionError(
+                f"{directory}: written with ledger version {version!r}, this sngd_tune reads {LEDGER_VERSION}; use the "
+                f"version that wrote it ({values.get('code_version', 'unknown')})"
+            )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
+
+    @property
+    def secret(self) -> bool:
+        """Whether the configuration holds a password, which only the owner may read."""
+        return self.to_json() != self.public_json()
+
+    @classmethod
+    def check_absent(cls, directory: Path) -> None:
+        """Raise ConfigurationError where a study lies in `directory` already."""
+        if (directory / cls.NAME).exists():
+            raise ConfigurationError(
+                f"{directory}: a study is there already; continue it with `sngd-tune resume {directory}`, or choose "
+                "another directory"
+            )
+
+    def public_json(self) -> str:
+        """The content of the file with passwords in URLs replaced."""
+        return redact(self.to_json())
+
+    def study_config(self) -> StudyConfig:
+        """The configuration as the validated value."""
+        try:
+            return StudyConfig.model_validate(self.config)
+        except ValueError as error:
+            raise LedgerError(f"{self.NAME}: its configuration is not valid any more: {error}") from error
+
+    def to_json(self) -> str:
+        """The content of the file."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,17 @@
+"""Keeping passwords out of logs, messages, MLflow and reports."""
+
+import re
+
+__all__ = ["redact"]
+
+# The user name may be empty (token-only URLs); the password reaches to the last @ before the path, as browsers read it.
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s:/@\"']*):[^\s/\"']*@")
+
+
+def redact(text: str) -> str:
+    """The text with the password of every URL replaced by ``***``.
+
+    >>> redact("postgresql://ann:s3cret@db/mlflow is down")
+    'postgresql://ann:***@db/mlflow is down'
+    """
+    return _CREDENTIALS.sub(r"\g<scheme>\g<user>:***@", text)

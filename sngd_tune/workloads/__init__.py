@@ -1,0 +1,1 @@
+"""Problems to train on: model, data, loss and metric, one file a problem."""

@@ -1,0 +1,35 @@
+"""`mnist_autoencoder`: a deep autoencoder on MNIST, the classic test of second-order methods.
+
+After Hinton and Salakhutdinov 2006 and Martens 2010, at a size that two cores can do.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sngd_tune.workloads.mnist_mlp import mnist_splits
+from sngd_tune.workloads.workload import Split, Splits, Workload
+
+__all__ = ["MnistAutoencoder"]
+
+_SIZES = (784, 200, 100, 30, 100, 200, 784)
+
+
+class MnistAutoencoder(Workload):
+    """784-200-100-30-100-200-784; sigmoid units around a linear code of 30; targets are the inputs."""
+
+    def load(self, data_dir: Path | None) -> Splits:
+        splits = mnist_splits(data_dir)
+        return Splits(*(Split(split.inputs, split.inputs) for split in (splits.train, splits.validation, splits.test)))
+
+    def model(self) -> nn.Module:
+        layers: list[nn.Module] = []
+        for d_in, d_out in pairwise(_SIZES):
+            layers += [nn.Linear(d_in, d_out), nn.Sigmoid()]
+        del layers[5], layers[-1]  # the code is linear, and the loss takes logits
+        return nn.Sequential(*layers)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy of the pixels, summed over the 784 of an image, averaged over images (nats)."""
+        return nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="sum") / len(outputs)

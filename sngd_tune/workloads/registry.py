@@ -1,0 +1,98 @@
+"""Workloads by name, and a user's own by ``module:attribute``."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from sngd_tune.errors import ConfigurationError, SngdTuneError
+from sngd_tune.records.parameters import nearest
+from sngd_tune.workloads.workload import Splits, Workload
+
+__all__ = ["WORKLOADS", "find_workload", "load_data"]
+
+#: Name → ``module:attribute``, imported on use.
+WORKLOADS: dict[str, str] = {
+    "digits_mlp": "sngd_tune.workloads.digits_mlp:DigitsMlp",
+    "mnist_autoencoder": "sngd_tune.workloads.mnist_autoencoder:MnistAutoencoder",
+    "mnist_mlp": "sngd_tune.workloads.mnist_mlp:MnistMlp",
+}
+
+
+def find_workload(name: str, import_path: Path | str | None = None) -> Workload:
+    """The workload of that name.
+
+    Args:
+        name: a registered name, or ``module:attribute`` where the attribute is a `Workload`, a subclass of it, or a
+            function without arguments that gives one.
+        import_path: folder added to Python's import path for the user's own module; default the current one.
+
+    Raises:
+        ConfigurationError: an unknown name, an import that fails, or an attribute that is no workload.
+    """
+    if ":" not in name:
+        if name not in WORKLOADS:
+            message = f"workload={name!r}: not registered{nearest(name, WORKLOADS)}; your own is named module:attribute"
+            raise ConfigurationError(message)
+        name = WORKLOADS[name]
+    else:
+        folder = str(import_path or Path.cwd())
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    made = _made(name, _import(name))
+    if not isinstance(made, Workload):
+        message = f"workload={name!r}: is a {type(made).__name__}; it must be a sngd_tune.workloads.workload.Workload"
+        raise ConfigurationError(message)
+    return made
+
+
+def load_data(name: str, data_dir: Path | str | None, objectives: Iterable[str] = ()) -> Splits:
+    """The data of the workload of that name.
+
+    Raises:
+        ConfigurationError: as `find_workload`; where the data is missing, or reading it fails in any way; and where an
+            objective needs an accuracy that the workload does not have.
+    """
+    workload = find_workload(name)
+    if "validation_accuracy" in objectives and type(workload).correct is Workload.correct:
+        message = f"objectives: validation_accuracy: workload {name} has no accuracy; choose validation_loss"
+        raise ConfigurationError(message)
+    try:
+        splits = workload.load(Path(data_dir) if data_dir is not None else None)
+    except SngdTuneError:
+        raise
+    except Exception as error:  # a user's own code may raise anything
+        raise ConfigurationError(f"workload={name!r}: loading its data failed ({_where(error)})") from error
+    if not isinstance(splits, Splits):
+        raise ConfigurationError(f"workload={name!r}: its load() gave a {type(splits).__name__}; it must give Splits")
+    return splits
+
+
+def _made(name: str, found: object) -> object:
+    """What was imported, called where it is a class or a function."""
+    if not callable(found) or isinstance(found, Workload):
+        return found
+    try:
+        return found()
+    except Exception as error:  # an abstract method that is missing, arguments that are wanted, anything else
+        raise ConfigurationError(f"workload={name!r}: making it failed ({_where(error)})") from error
+
+
+def _where(error: Exception) -> str:
+    """The error with the place in the user's code that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}; {last.filename}:{last.lineno}"
+
+
+def _import(name: str) -> object:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        reason = f"importing {module_name} failed ({type(error).__name__}: {error})"
+        raise ConfigurationError(f"workload={name!r}: {reason}") from error
+    if not hasattr(module, attribute):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise ConfigurationError(f"workload={name!r}: {module_name} has no {attribute!r}{nearest(attribute, public)}")
+    return getattr(module, attribute)

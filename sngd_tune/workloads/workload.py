@@ -1,0 +1,69 @@
+"""What a workload is: the contract of the built-in ones and of a user's own."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+__all__ = ["Split", "Splits", "Workload"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples as arrays, first dimension the example: ``inputs: [n, ...]``, ``targets: [n, ...]``.
+
+    Arrays and not tensors, as Ray's object store shares arrays between the processes of a node without a copy.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets) or not len(self.inputs):
+            found = f"{len(self.inputs)} inputs and {len(self.targets)} targets"
+            raise ValueError(f"{found}: must be equally many, and at least one")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A fixed partition: settings are chosen on `validation`; `test` is seen by confirmations only."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+class Workload(ABC):
+    """A problem to train on. Subclass it, and name it as ``module:Class`` to `sngd-tune` and in study files.
+
+    The class must be importable in a worker process, and `model` must draw its initial weights from torch's global
+    generator, which is seeded before.
+    """
+
+    @abstractmethod
+    def load(self, data_dir: Path | None) -> Splits:
+        """Read the data, once per study.
+
+        Args:
+            data_dir: the user's data directory, or None where none was named.
+
+        Raises:
+            ConfigurationError: the data is missing or not as expected; the message says what to do.
+        """
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A fresh model on the CPU; it maps a batch of inputs to outputs."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss over the batch, a scalar."""
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        """How many of the batch are right, a scalar; None where the task has no accuracy."""
+        return None

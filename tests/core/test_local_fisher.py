@@ -1,0 +1,124 @@
+"""Running estimates, schedule and diagnosis of one layer."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sngd_tune.core import dense
+from sngd_tune.core.local_fisher import LocalFisher
+from sngd_tune.core.schedule import refresh_due, statistics_due
+from sngd_tune.core.stopwatch import Stopwatch
+from sngd_tune.settings import FisherSettings
+from tests.core.problems import SETTINGS, settings
+
+D = 7
+
+
+def observed(chosen, count=5, d=D, seed=0):
+    fisher = LocalFisher(d, chosen, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    data = [torch.randn(11, d, generator=generator, dtype=torch.float64) + 0.5 for _ in range(count)]
+    for a in data:
+        fisher.observe(a)
+    return fisher, data
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.95])
+def test_the_average_is_corrected_for_its_start(decay):
+    fisher, data = observed(settings("input-eigh", decay=decay))
+    weights = [(1 - decay) * decay ** (4 - t) for t in range(5)]
+    expected = sum(w * dense.fisher(a) for w, a in zip(weights, data, strict=True)) / sum(weights)
+    torch.testing.assert_close(fisher.snapshot().value, expected)
+
+
+def test_leading_dimensions_count_as_examples():
+    flat, batched = (LocalFisher(D, settings("input-eigh"), dtype=torch.float64) for _ in range(2))
+    a = torch.randn(4, 3, D, dtype=torch.float64)
+    flat.observe(a.view(12, D))
+    batched.observe(a)
+    torch.testing.assert_close(flat.snapshot().value, batched.snapshot().value)
+
+
+def test_an_empty_batch_changes_nothing():
+    fisher, _ = observed(settings("input-eigh"))
+    before = fisher.snapshot().value
+    fisher.observe(torch.empty(0, D, dtype=torch.float64))
+    assert torch.equal(fisher.snapshot().value, before)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_layer_applies_the_transposed_root_and_starts_as_the_identity(name):
+    fisher, _ = observed(settings(name, warmup_batches=0))
+    a = torch.randn(2, 3, D, dtype=torch.float64)
+    torch.testing.assert_close(fisher(a), a)
+    fisher.advance()
+    assert fisher.refreshes == 1
+    R = fisher.root.apply(torch.eye(D, dtype=torch.float64))
+    torch.testing.assert_close(fisher(a), a @ R)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_diagnosis_agrees_with_dense_algebra(name):
+    chosen = settings(name)
+    fisher, data = observed(chosen)
+    weights = torch.tensor([chosen.decay ** (4 - t) for t in range(5)], dtype=torch.float64)
+    G = dense.restrict(
+        torch.einsum("t,tij->ij", weights / weights.sum(), torch.stack([dense.fisher(a) for a in data])), chosen
+    )
+    if name == "input-nystrom-2":
+        G = dense.low_rank(G, 2)
+    snapshot, values = fisher.snapshot(), torch.linalg.eigvalsh(G)
+    assert snapshot.condition_number(0.3) == pytest.approx(float((values[-1] + 0.3) / (values[0] + 0.3)), rel=0.05)
+    assert snapshot.effective_rank() == pytest.approx(float(values.sum() ** 2 / values.square().sum()), rel=0.05)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_drift_is_zero_for_itself_and_relative_to_the_one_before(name):
+    fisher, _ = observed(settings(name))
+    before = fisher.snapshot()
+    assert before.drift(before) == pytest.approx(0, abs=1e-6)
+    doubled, _ = observed(settings(name, decay=0.0), count=1)
+    small = doubled.snapshot()
+    doubled.observe(observed(settings(name), count=1)[1][0] * 2**0.5)
+    assert doubled.snapshot().drift(small) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_state_survives_a_change_of_precision():
+    fisher, _ = observed(settings("input-cholesky", warmup_batches=0))
+    fisher.advance()
+    a = torch.randn(2, D)
+    torch.testing.assert_close(
+        fisher.float()(a),
+        (a.double() @ fisher.double().root.apply(torch.eye(D).double())).float(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+@hypothesis_settings(deadline=None, max_examples=60)
+@given(interval=st.integers(1, 70), statistics=st.integers(1, 70), schedule=st.sampled_from(["thinning", "fixed"]))
+def test_schedule(interval, statistics, schedule):
+    chosen = FisherSettings(
+        fisher_interval=interval, statistics_interval=statistics, refresh_schedule=schedule, warmup_batches=4
+    )
+    steps = range(-4, 200)
+    refreshes = [step for step in steps if refresh_due(step, chosen)]
+    assert refreshes[0] == 0
+    assert set(range(0, 200, interval)) <= set(refreshes)
+    assert max(later - earlier for earlier, later in pairwise(refreshes)) <= interval
+    if schedule == "fixed":
+        assert refreshes == list(range(0, 200, interval))
+    assert all(statistics_due(step, chosen) for step in [*range(-4, 0), *refreshes, *range(0, 200, statistics)])
+
+
+def test_stopwatch_takes_inner_parts_out_of_outer_ones(monkeypatch):
+    now = iter([0.0, 1.0, 4.0, 10.0])
+    monkeypatch.setattr("sngd_tune.core.stopwatch.time.perf_counter", lambda: next(now))
+    watch = Stopwatch("cpu")
+    with watch("outer"), watch("inner"):
+        pass
+    assert dict(watch.seconds) == {"inner": 3.0, "outer": 7.0}

@@ -1,0 +1,199 @@
+"""The real command in a process of its own, with a Ray of its own: signals, exit codes, what goes to which stream."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sngd_tune.records.trial_record import TrialRecord
+from sngd_tune.tracking.ledger import Ledger
+from tests.studies import ROOT, epochs, outcomes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+STUDY = {
+    "schema": 1,
+    "name": "mine",
+    "workload": "my_moons:Slow",
+    "epochs": 3,
+    "fixed": {"batch_size": 100},
+    "space": {"lr": {"low": 0.01, "high": 0.2, "log": True}},
+    "search": {"trials": 5, "scheduler": {"name": "none"}},
+    "confirm": {"seeds": 1},
+    "mlflow": {"enabled": False},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder: own workload, study file, nothing of the repository."""
+    text = (ROOT / "tests" / "examples" / "moons.py").read_text()
+    slow = (
+        "\n\nclass Slow(Moons):\n"
+        "    def loss(self, outputs, targets):\n"
+        "        import time\n\n"
+        "        time.sleep(0.2 if outputs.requires_grad else 0.0)\n"
+        "        return super().loss(outputs, targets)\n"
+    )
+    (tmp_path / "my_moons.py").write_text(text + slow)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STUDY))
+    return tmp_path
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from sngd_tune.cli import main; main()", *arguments]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A home of its own, for Ray's token; none of the developer's variables, and no other test's Ray."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SNGD_TUNE_", "MLFLOW_"))}
+    return {**kept, "HOME": str(folder), "PYTHONWARNINGS": "default"}
+
+
+def finish(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+    )
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # its signals are not ours
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_for_trials(directory: Path, count: int) -> dict[str, TrialRecord]:
+    """Until so many trials have finished; the finished ones."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (directory / "study.json").exists():
+            found = {record.trial: record for record in Ledger.open(directory).trials() if record.outcome.finished}
+            if len(found) >= count:
+                return found
+        time.sleep(0.1)
+    raise AssertionError(f"{count} trials did not finish")
+
+
+def assert_resumed(directory: Path, before: dict[str, TrialRecord]) -> None:
+    ledger = Ledger.open(directory)
+    after = {record.trial: record for record in ledger.trials()}
+    assert all(after[name] == record for name, record in before.items()), "a finished trial was run again"
+    expected = [f"{number:04d}" for number in range(5)] + ["confirm-best-0", "confirm-default-0"]
+    assert sorted(after) == expected
+    assert set(outcomes(ledger).values()) == {"completed"}
+    assert all(epochs(ledger, name) == [1, 2, 3] for name in after)
+    assert (directory / "best.yaml").exists()
+
+
+def test_a_users_own_workload_from_his_own_folder(folder: Path) -> None:
+    done = finish(folder, "run", "mine.yaml", "--set", "search.trials=2", "--dir", "out", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)  # nothing but data on standard output
+    assert (found["outcome"], found["outcomes"]) == ("completed", {"completed": 2})
+    assert len(found["confirmations"]) == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "study mine in out"
+    assert sum(line.split("  ")[0] in {f"{i}/4" for i in range(1, 5)} for line in lines) == 4
+    assert len(lines) <= 6, done.stderr  # neither Ray nor Tune nor torch says a word
+    token = folder / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o077 == 0
+    assert not (folder / "mlflow.db").exists()
+
+    status = finish(folder, "status", "out")
+    assert status.stdout.startswith("mine: 4 of 4 trials finished, not running\n4 completed\n")
+    assert (status.returncode, status.stderr) == (0, "")
+
+
+def test_ctrl_c_then_resume(folder: Path) -> None:
+    directory = folder / "out"
+    with started(folder, "run", "mine.yaml", "--dir", "out") as process:
+        before = wait_for_trials(directory, 1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("interrupted; `sngd-tune resume ")
+    assert "Traceback" not in err
+    ledger = Ledger.open(directory)
+    assert set(outcomes(ledger).values()) <= {"completed", "interrupted"}
+    before = {record.trial: record for record in ledger.trials() if record.outcome.finished}
+    assert before
+    assert len(ledger.trials()) < 7
+
+    done = finish(folder, "resume", "out")
+    assert done.returncode == 0, done.stderr
+    assert_resumed(directory, before)
+
+
+def test_a_killed_driver_then_resume(folder: Path) -> None:
+    directory = folder / "out"
+    with started(folder, "run", "mine.yaml", "--dir", "out") as process:
+        before = wait_for_trials(directory, 2)
+        held = finish(folder, "resume", "out")
+        assert held.returncode == 2
+        assert f"held by process {process.pid}" in held.stderr
+        process.kill()
+        process.communicate()
+    before |= {record.trial: record for record in Ledger.open(directory).trials() if record.outcome.finished}
+    status = finish(folder, "status", "out")
+    assert "abandoned by process" in status.stdout
+
+    done = finish(folder, "resume", "out")
+    assert done.returncode == 0, done.stderr
+    assert_resumed(directory, before)
+
+
+def test_a_study_that_fails_altogether_ends_with_1(folder: Path) -> None:
+    with (folder / "my_moons.py").open("a") as file:
+        file.write(
+            "\n\nclass Broken(Moons):\n    def loss(self, outputs, targets):\n        raise ValueError('bad loss')\n"
+        )
+    done = finish(folder, "run", "mine.yaml", "--set", "workload=my_moons:Broken", "--set", "search.trials=2")
+    assert done.returncode == 1
+    assert "no trial completed" in done.stderr
+    assert "ValueError: bad loss" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_workload_that_is_not_there_ends_with_2_at_once(folder: Path) -> None:
+    begun = time.monotonic()
+    done = finish(folder, "run", "mine.yaml", "--set", "workload=my_moons:Moon", "--dir", "out")
+    assert done.returncode == 2
+    assert "my_moons has no 'Moon'; did you mean 'Moons'?" in done.stderr
+    assert not (folder / "out").exists()
+    assert time.monotonic() - begun < 30
+
+
+def test_the_ledger_outlives_what_tune_left(folder: Path) -> None:
+    """Resume needs nothing of Tune's own state."""
+    directory = folder / "out"
+    with started(folder, "run", "mine.yaml", "--dir", "out") as process:
+        before = wait_for_trials(directory, 1)
+        process.send_signal(signal.SIGTERM)  # what schedulers of clusters send
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    shutil.rmtree(directory / "tune")
+    before |= {record.trial: record for record in Ledger.open(directory).trials() if record.outcome.finished}
+    assert finish(folder, "resume", "out").returncode == 0
+    assert_resumed(directory, before)

@@ -1,0 +1,81 @@
+"""A recipe trains: the lines printed with it are executed, on the file that a study wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from sngd_tune.core.optimizer import SNGD
+from sngd_tune.recipe import recipe, usage, write_recipe
+from sngd_tune.records.trial import TrialConfig
+from sngd_tune.settings import FisherSettings
+from sngd_tune.training import Training
+from tests.examples.moons import Moons
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "sngd": {"lr": 0.05, "momentum": 0.8, "fisher_interval": 5, "relative_damping": 0.1, "weight_decay": 1e-3},
+    "sngd on adamw": {"base": "adamw", "lr": 2e-3, "beta1": 0.8, "granularity": "block", "block": 2, "root": "eigh"},
+    "sngd, diagonal": {"granularity": "diagonal", "step_bound": "kl", "kl_bound": 1e-2, "lr": 0.05},
+    "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 1e-3},
+    "adamw": {"optimizer": "adamw", "lr": 2e-3, "beta2": 0.99},
+}
+
+
+@pytest.fixture(params=RECIPES)
+def trial(request: pytest.FixtureRequest) -> TrialConfig:
+    parameters = {"batch_size": 50, **RECIPES[request.param]}
+    return TrialConfig.from_flat(parameters, workload="tests.examples.moons:Moons", epochs=1, seed=0)
+
+
+def test_the_printed_lines_train_as_the_trial_did(trial: TrialConfig, tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    write_recipe(path, trial, "Best of study small: trial 0007")
+    workload = Moons()
+    splits = workload.load(None)
+    training = Training(trial, workload, splits, device="cpu")
+    training.epoch()
+
+    torch.manual_seed(trial.seed)
+    names: dict[str, Any] = {"model": workload.model()}
+    exec(usage(trial, path), names)
+    model, optimizer = names["model"], names["optimizer"]
+    inputs, targets = torch.tensor(splits.train.inputs), torch.tensor(splits.train.targets)
+    for batch in torch.randperm(200, generator=torch.Generator().manual_seed(trial.seed)).split(50):
+        optimizer.zero_grad()
+        workload.loss(model(inputs[batch]), targets[batch]).backward()
+        optimizer.step()
+    for one, other in zip(model.parameters(), training.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_file_says_where_it_comes_from_and_how_to_use_it(trial: TrialConfig, tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    write_recipe(path, trial, "Best of study small: trial 0007")
+    text = path.read_text()
+    assert text.startswith("# Best of study small: trial 0007\n#\n# import ")
+    assert all(f"# {line}" in text for line in usage(trial, "best.yaml").splitlines())
+    assert yaml.safe_load(text) == recipe(trial)
+
+
+def test_every_setting_of_the_trial_is_in_it(trial: TrialConfig) -> None:
+    found = recipe(trial)
+    assert found["batch_size"] == 50
+    assert found["lr_schedule"] == trial.optimizer.lr_schedule
+    if trial.fisher is None:
+        assert found["torch"]["lr"] == trial.optimizer.lr
+        return
+    assert FisherSettings(**found["fisher"]) == trial.fisher
+    assert found["sngd"]["weight_decay"] == trial.optimizer.weight_decay
+
+
+def test_a_path_with_quotes_and_backslashes_is_still_a_line_of_python(tmp_path: Path) -> None:
+    folder = tmp_path / 'the "best" \\ folder'
+    folder.mkdir()
+    config = TrialConfig.from_flat({"lr": 0.05}, workload="digits_mlp", epochs=1, seed=0)
+    write_recipe(folder / "best.yaml", config, "origin")
+    names: dict[str, Any] = {"model": nn.Sequential(nn.Linear(3, 2))}
+    exec(usage(config, folder / "best.yaml"), names)
+    assert isinstance(names["optimizer"], SNGD)

@@ -1,0 +1,265 @@
+"""One training run: what it measures, that both forms agree, and that it can be repeated and resumed."""
+
+import dataclasses
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from sngd_tune.errors import FisherError
+from sngd_tune.records.metrics import EpochMetrics
+from sngd_tune.records.trial import TrialConfig
+from sngd_tune.training import Training, train
+from sngd_tune.workloads.digits_mlp import DigitsMlp
+from sngd_tune.workloads.workload import Split, Splits, Workload
+from tests.examples.faults import WithoutAccuracy
+from tests.examples.moons import Moons
+
+DIGITS = DigitsMlp()
+SMALL = {"batch_size": 50, "fisher_interval": 10, "statistics_interval": 5}
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return DIGITS.load(None)
+
+
+def trial(epochs: int = 3, seed: int = 1, test: bool = False, **parameters: Any) -> TrialConfig:
+    values = {**SMALL, **parameters}
+    if values.get("optimizer", "sngd") != "sngd":
+        values = {"batch_size": 50, **parameters}
+    return TrialConfig.from_flat(values, workload="digits_mlp", epochs=epochs, seed=seed, test=test)
+
+
+def run(splits: Splits, config: TrialConfig, workload: Workload = DIGITS) -> list[EpochMetrics]:
+    return list(train(config, workload, splits))
+
+
+def timeless(metrics: EpochMetrics) -> dict[str, float]:
+    """What has to repeat: everything but times, memory and speed."""
+    noisy = ("seconds", "memory", "per_second")
+    return {name: value for name, value in metrics.scalars().items() if not any(word in name for word in noisy)}
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9},
+    "adamw": {"optimizer": "adamw", "lr": 3e-3},
+    "fused": {"lr": 0.1},
+    "fused adamw": {"base": "adamw", "lr": 3e-3},
+    "explicit": {"form": "explicit", "step_bound": "none", "lr": 0.05, "momentum": 0.5, "relative_damping": 1.0},
+    "block": {"granularity": "block", "block": 16, "root": "cholesky", "lr": 0.1},
+    "diagonal, cosine": {"granularity": "diagonal", "lr": 0.1, "lr_schedule": "cosine"},
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return METHODS[request.param]
+
+
+def test_every_metric_is_there_and_plausible(splits: Splits, method: dict[str, Any]) -> None:
+    epochs = run(splits, trial(test=True, **method))
+    assert [metrics.epoch for metrics in epochs] == [1, 2, 3]
+    assert [metrics.steps for metrics in epochs] == [24, 48, 72]
+    for metrics in epochs:
+        assert metrics.finite
+        assert all(math.isfinite(value) and value >= 0 for value in metrics.scalars().values())
+        assert metrics.gradient_norm > 0
+        assert metrics.update_norm > 0
+        parts = ("forward_backward", "statistics", "refresh", "update")
+        assert metrics.epoch_seconds == pytest.approx(sum(getattr(metrics, f"{part}_seconds") for part in parts))
+        assert metrics.forward_backward_seconds > 0
+        assert metrics.examples_per_second == pytest.approx(1197 / metrics.epoch_seconds)
+        assert 50 << 20 < metrics.peak_memory_bytes < 8 << 30
+    assert epochs[-1].training_seconds == pytest.approx(sum(metrics.epoch_seconds for metrics in epochs))
+    assert epochs[-1].training_loss < 0.5 * epochs[0].training_loss
+    assert epochs[-1].validation_accuracy is not None
+    assert epochs[-1].validation_accuracy > 0.8
+
+
+def test_only_sngd_has_fisher_costs_and_layers(splits: Splits, method: dict[str, Any]) -> None:
+    epochs = run(splits, trial(**method))
+    seconds = sum(metrics.statistics_seconds + metrics.refresh_seconds for metrics in epochs)
+    if "optimizer" in method:
+        assert seconds == 0
+        assert all(metrics.refreshes == 0 and metrics.layers == () for metrics in epochs)
+        return
+    assert seconds > 0
+    layers = epochs[-1].layers
+    assert [layer.layer for layer in layers] == ["0", "2", "4"]
+    assert sum(metrics.refreshes for metrics in epochs) == sum(layer.refreshes for layer in layers)
+    for layer, inputs in zip(layers, (65, 65, 33), strict=True):
+        assert layer.refreshes >= 7  # every 10 of 72 steps, and more at the start
+        assert layer.damping > 0
+        assert layer.condition_number >= 1
+        assert 1 - 1e-5 <= layer.effective_rank <= inputs
+        assert layer.root_failures == 0
+        assert layer.drift is not None
+        assert layer.drift > 0
+    assert all(layer.drift is None for layer in epochs[0].layers)
+
+
+def test_the_test_set_is_seen_after_the_last_epoch_of_a_confirmation_only(splits: Splits) -> None:
+    def tested(config: TrialConfig) -> list[tuple[bool, bool]]:
+        return [(m.test_loss is not None, m.test_accuracy is not None) for m in run(splits, config)]
+
+    assert tested(trial()) == [(False, False)] * 3
+    assert tested(trial(test=True)) == [(False, False)] * 2 + [(True, True)]
+
+
+def test_evaluation_is_that_of_the_trained_model(splits: Splits) -> None:
+    training = Training(trial(test=True, epochs=1), DIGITS, splits, device="cpu")
+    metrics = training.epoch()
+    training.model.eval()
+    with torch.no_grad():
+        for split, loss, accuracy in (
+            (splits.validation, metrics.validation_loss, metrics.validation_accuracy),
+            (splits.test, metrics.test_loss, metrics.test_accuracy),
+        ):
+            outputs, targets = training.model(torch.tensor(split.inputs)), torch.tensor(split.targets)
+            assert torch.nn.functional.cross_entropy(outputs, targets).item() == pytest.approx(loss, rel=1e-5)
+            assert float((outputs.argmax(1) == targets).float().mean()) == pytest.approx(accuracy)
+
+
+def test_a_task_without_accuracy_has_none(splits: Splits) -> None:
+    workload = WithoutAccuracy()
+    (metrics,) = run(workload.load(None), trial(epochs=1, test=True), workload)
+    assert (metrics.validation_accuracy, metrics.test_accuracy) == (None, None)
+    assert metrics.test_loss is not None
+
+
+@pytest.mark.parametrize("granularity", ["input", "block", "diagonal"])
+def test_fused_and_explicit_form_train_alike(splits: Splits, granularity: str) -> None:
+    shared = {"granularity": granularity, "step_bound": "none", "lr": 0.02, "momentum": 0.9, "relative_damping": 0.1}
+    if granularity != "diagonal":
+        shared["root"] = "cholesky"
+    fused, explicit = (run(splits, trial(form=form, **shared)) for form in ("fused", "explicit"))
+    for one, other in zip(fused, explicit, strict=True):
+        for name in ("training_loss", "validation_loss", "validation_accuracy"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), rel=2e-4), name
+        assert one.refreshes == other.refreshes
+        for left, right in zip(one.layers, other.layers, strict=True):
+            assert left.condition_number == pytest.approx(right.condition_number, rel=1e-3)
+
+
+def test_a_seed_repeats_a_run_and_another_does_not(splits: Splits, method: dict[str, Any]) -> None:
+    first, again, other = (run(splits, trial(epochs=2, seed=seed, **method)) for seed in (3, 3, 4))
+    assert [timeless(metrics) for metrics in first] == [timeless(metrics) for metrics in again]
+    assert first[-1].validation_loss != other[-1].validation_loss
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sngd"])
+def test_divergence_ends_the_run(splits: Splits, optimizer: str) -> None:
+    huge = {"optimizer": optimizer, "lr": 1e38, "momentum": 0.0}
+    if optimizer == "sngd":
+        huge["step_bound"] = "none"
+    epochs = []
+    try:
+        for metrics in train(trial(epochs=5, **huge), DIGITS, splits):
+            epochs.append(metrics)  # noqa: PERF402  the generator may raise after some
+    except FisherError:  # the statistics may meet NaN before the loss is looked at
+        assert optimizer == "sngd"
+        return
+    assert len(epochs) < 5
+    assert not epochs[-1].finite
+    assert math.isnan(epochs[-1].validation_loss)
+    assert all(metrics.finite for metrics in epochs[:-1])
+
+
+def saved(state: dict[str, Any]) -> dict[str, Any]:
+    """Through a file that holds tensors and numbers only."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return dict(torch.load(file, weights_only=True))
+
+
+def test_resumed_is_uninterrupted_bit_for_bit(splits: Splits, method: dict[str, Any]) -> None:
+    config = trial(epochs=4, **{"lr_schedule": "cosine", **method})
+    whole = Training(config, DIGITS, splits)
+    expected = [whole.epoch() for _ in range(4)]
+    begun = Training(config, DIGITS, splits)
+    for _ in range(2):
+        begun.epoch()
+    resumed = Training(config, DIGITS, splits)
+    state = saved(begun.state_dict())
+    torch.rand(7)  # whatever else the process draws in between
+    resumed.load_state_dict(state)
+    assert resumed.epochs == 2
+    assert not resumed.finished
+    for metrics in expected[2:]:
+        again = resumed.epoch()
+        values, wanted = timeless(again), timeless(metrics)
+        drifts = {name for name in wanted if name.endswith("drift")}  # of the first epoch after: nothing before it
+        assert {k: v for k, v in values.items() if k not in drifts} == {
+            k: v for k, v in wanted.items() if k not in drifts
+        }
+        assert again.training_seconds > again.epoch_seconds  # the time before the interruption counts
+    assert resumed.finished
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_dropout_resumes_bit_for_bit() -> None:
+    workload = Moons()
+    data, config = workload.load(None), trial(epochs=3, lr=0.05)
+    whole = Training(config, workload, data)
+    for _ in range(3):
+        whole.epoch()
+    begun = Training(config, workload, data)
+    begun.epoch()
+    state = saved(begun.state_dict())
+    resumed = Training(config, workload, data)
+    resumed.load_state_dict(state)
+    for _ in range(2):
+        resumed.epoch()
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_baselines_are_torchs_own(splits: Splits) -> None:
+    """One epoch of `sgd` and `adamw`, written out by hand."""
+    made = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.8, weight_decay=1e-3),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=2e-3, betas=(0.8, 0.99), weight_decay=0.1),
+    }
+    given = {
+        "sgd": {"lr": 0.05, "momentum": 0.8, "weight_decay": 1e-3},
+        "adamw": {"lr": 2e-3, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.1},
+    }
+    inputs, targets = torch.tensor(splits.train.inputs), torch.tensor(splits.train.targets)
+    for name, make in made.items():
+        torch.manual_seed(1)
+        model = DIGITS.model()
+        optimizer = make(model.parameters())
+        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(1))
+        for batch in order.split(50):
+            optimizer.zero_grad()
+            DIGITS.loss(model(inputs[batch]), targets[batch]).backward()
+            optimizer.step()
+        training = Training(trial(epochs=1, optimizer=name, **given[name]), DIGITS, splits, device="cpu")
+        training.epoch()
+        for one, other in zip(model.parameters(), training.model.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_shared_data_is_read_only_and_stays_so(splits: Splits) -> None:
+    """As Ray's object store gives it: nothing warns, nothing writes."""
+
+    def locked(split: Split) -> Split:
+        arrays = [array.copy() for array in (split.inputs, split.targets)]
+        for array in arrays:
+            array.flags.writeable = False
+        return Split(*arrays)
+
+    shared = Splits(*(locked(split) for split in (splits.train, splits.validation, splits.test)))
+    one, other = run(shared, trial(epochs=1)), run(splits, trial(epochs=1))
+    assert timeless(one[0]) == timeless(other[0])
+
+
+def test_metrics_survive_a_process_boundary(splits: Splits) -> None:
+    (metrics,) = run(splits, trial(epochs=1))
+    assert EpochMetrics.from_dict(metrics.to_dict()) == metrics
+    assert dataclasses.asdict(metrics)["layers"]
