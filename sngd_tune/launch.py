@@ -5,6 +5,7 @@ runs; its winner, and the untuned default beside it, are trained again on seeds 
 the figures are written. Whatever stops it in between, the ledger has every finished trial, and `resume_study` goes on.
 """
 
+import gc
 import shutil
 import signal
 import time
@@ -134,6 +135,9 @@ class _Study:
                     outcome = "partial"
             except KeyboardInterrupt:
                 outcome = "interrupted"
+            # Tune cleans up after an Exception only. After Ctrl-C actors and placement groups go with the reference cycle
+            # of its controller; until then they hold the CPUs for which a `resume_study` in this process would wait.
+            gc.collect()
         best = self._best()
         self._write_results(best)
         if outcome == "completed":

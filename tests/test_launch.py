@@ -1,5 +1,6 @@
 """Whole studies through Ray Tune, Optuna, the ledger and MLflow: nothing here is pretended."""
 
+import gc
 import json
 import shutil
 import subprocess
@@ -194,7 +195,16 @@ def test_a_trial_that_dies_too_often_is_lost_and_the_search_goes_on(tmp_path: Pa
     assert ledger.trials()[0].attempt == 1
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Nothing is freed because the garbage collector happened to run."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_collector")
 def test_an_interrupted_study_goes_on_and_repeats_nothing(tmp_path: Path, told: list[optuna.Study]) -> None:
     directory = tmp_path / "interrupted"
     config = study(search={"trials": 5}, confirm={"seeds": 1}, workload=f"{FAULTS}:Slow", epochs=2)
