@@ -13,15 +13,28 @@ from typing import Any
 
 from sngd_tune.errors import SettingsError
 
-__all__ = ["DEFAULT_RANK", "GRANULARITIES", "REFRESH_SCHEDULES", "ROOTS", "STEP_BOUNDS", "FisherSettings"]
+__all__ = [
+    "DAMPING_POLICIES",
+    "DEFAULT_RANK",
+    "FISHERS",
+    "GRANULARITIES",
+    "REFRESH_SCHEDULES",
+    "ROOTS",
+    "SHARINGS",
+    "STEP_BOUNDS",
+    "FisherSettings",
+]
 
-GRANULARITIES = ("diagonal", "block", "input")
-ROOTS = ("cholesky", "eigh", "denman_beavers", "nystrom")
-REFRESH_SCHEDULES = ("thinning", "fixed")
+GRANULARITIES = ("diagonal", "block", "input", "unit", "kron", "layer")
+FISHERS = ("empirical", "sampled", "exact")
+ROOTS = ("cholesky", "eigh", "eigenbasis", "denman_beavers", "newton_schulz", "nystrom")
+SHARINGS = ("expand", "reduce")
+DAMPING_POLICIES = ("fixed", "levenberg_marquardt")
+REFRESH_SCHEDULES = ("thinning", "fixed", "drift")
 STEP_BOUNDS = ("none", "graft", "kl")
 DEFAULT_RANK = 16
 
-_BLOCK = re.compile(r"block:([1-9][0-9]*)")
+_BLOCK = re.compile(r"block:([1-9][0-9]*|channel|position)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +42,28 @@ class FisherSettings:
     """Settings of a local Fisher layer; frozen and checked on construction.
 
     Attributes:
-        granularity: how much of the layer's Fisher matrix is kept: ``"diagonal"`` (``diag E[a²]``), ``"block:b"``
-            (``E[a aᵀ]`` in diagonal blocks of ``b``) or ``"input"`` (all of ``E[a aᵀ]``).
+        granularity: how much of the layer's Fisher matrix ``E[(g gᵀ) ⊗ (a aᵀ)]`` is kept: ``"diagonal"``
+            (``diag E[a²]``), ``"block:b"`` (``E[a aᵀ]`` in diagonal blocks of ``b``; for convolutions also
+            ``"block:channel"`` and ``"block:position"``, one block per input channel or per kernel position),
+            ``"input"`` (all of ``E[a aᵀ]``), ``"unit"`` (``E[g_j² a aᵀ]`` for each output ``j``), ``"kron"``
+            (``E[a aᵀ]`` before the layer and ``E[g gᵀ]`` after it) or ``"layer"`` (all of it: small layers only).
+        fisher: where the ``g`` of ``"unit"``, ``"kron"`` and ``"layer"`` come from: ``"empirical"`` (the gradients of
+            the training step, free), ``"sampled"`` (targets drawn from the model, one more backward pass on
+            statistics batches) or ``"exact"`` (the expectation over targets, one backward pass per output). The other
+            two need `SNGD.observe_outputs`. Of no effect where no ``g`` is kept.
+        sharing: what counts as an example where a weight serves several positions (time, space; Eschenhagen et al.
+            2023): ``"expand"`` (each position) or ``"reduce"`` (each example: inputs averaged, gradients summed over
+            its positions; dimension 0 is the batch).
+        positions: largest number of positions of a statistics batch that enter ``G``, ≥ 1, drawn evenly; None: all.
         root: how ``R`` with ``R Rᵀ = (G + λI)⁻¹`` is computed: ``"cholesky"`` (triangular, cheapest), ``"eigh"``
-            (symmetric), ``"denman_beavers"`` (symmetric, the papers'), ``"nystrom"`` (symmetric, low rank, only with
-            ``"input"``). Default: ``"nystrom"`` for ``"input"``, else ``"cholesky"``. A diagonal has one root only, so
-            there the value makes no difference.
-        rank: eigenpairs that ``"nystrom"`` keeps, ≥ 1; the rest becomes a scaled identity. A layer with fewer inputs
-            keeps them all. Default 16 with ``"nystrom"``; not allowed with another root.
+            (symmetric), ``"eigenbasis"`` (``V Λ^-½``: coordinates are the eigenvectors, where Adam becomes SOAP),
+            ``"denman_beavers"`` (symmetric, the papers'), ``"newton_schulz"`` (symmetric, matrix products only, started
+            from the last root), ``"nystrom"`` (symmetric, low rank, only with ``"input"``). Default: ``"nystrom"`` for
+            ``"input"``, else ``"cholesky"``. A diagonal has one root only, so there the value makes no difference.
+        rank: eigenpairs that ``"nystrom"`` keeps at most, ≥ 1; the rest becomes a scaled identity. A layer with fewer
+            inputs keeps them all. Default 16 with ``"nystrom"``; not allowed with another root.
+        retained_trace: share of ``tr G`` in (0, 1] that ``"nystrom"`` is content with: eigenpairs beyond it count to
+            the rest. None: keep `rank` pairs whatever they carry.
         relative_damping: ρ ≥ 0 in ``λ = ρ · mean(diag G) + absolute_damping``; useful from 1e-4 to 10.
         absolute_damping: the absolute part of λ, ≥ 0, in units of squared activations.
         fisher_interval: optimizer steps between refreshes of the root, ≥ 1.
@@ -44,8 +71,12 @@ class FisherSettings:
         decay: weight of the past in the running average of ``G`` at each statistics batch, 0 ≤ decay < 1.
             The average is corrected for its start, as Adam's is.
         warmup_batches: steps at the start that only collect statistics and leave the parameters as they are, ≥ 0.
+        damping_policy: ``"fixed"`` (λ as above) or ``"levenberg_marquardt"`` (λ times a factor that follows the ratio of actual
+            to predicted loss reduction; `SNGD.step` needs a closure then).
         refresh_schedule: ``"thinning"`` (after 1, 2, 4, … steps, then every ``fisher_interval``: early on ``G`` comes
-            from few batches and moves fast) or ``"fixed"`` (every ``fisher_interval`` from the first step).
+            from few batches and moves fast), ``"fixed"`` (every ``fisher_interval`` from the first step) or ``"drift"``
+            (as ``"thinning"``, but a layer keeps its root while its ``G`` has moved by less than `drift_threshold`).
+        drift_threshold: relative movement of ``G`` (Frobenius) that calls for a refresh under ``"drift"``, > 0.
         step_bound: for base optimizers whose step is proportional to the gradient (SGD): ``"graft"`` gives the
             preconditioned gradient of each layer the norm of its gradient, so that ``lr`` means what it means for
             SGD; ``"kl"`` scales the whole step down to a predicted ``η² Σ ⟨∇, (G + λI)⁻¹∇⟩ ≤ kl_bound``; ``"none"`` is
@@ -60,15 +91,21 @@ class FisherSettings:
     """
 
     granularity: str = "input"
+    fisher: str = "empirical"
+    sharing: str = "expand"
+    positions: int | None = None
     root: str | None = None
     rank: int | None = None
+    retained_trace: float | None = None
     relative_damping: float = 1e-2
     absolute_damping: float = 0.0
     fisher_interval: int = 50
     statistics_interval: int = 20
     decay: float = 0.9
     warmup_batches: int = 3
+    damping_policy: str = "fixed"
     refresh_schedule: str = "thinning"
+    drift_threshold: float = 0.1
     step_bound: str = "graft"
     kl_bound: float = 1e-3
 
@@ -93,14 +130,27 @@ class FisherSettings:
         )
         _require(_is_finite(self.decay) and 0 <= self.decay < 1, self, "decay", "in [0, 1)", "0.9")
         _require(_is_finite(self.kl_bound) and self.kl_bound > 0, self, "kl_bound", "finite and > 0", "1e-3")
-        _require_choice(self, "refresh_schedule", REFRESH_SCHEDULES)
-        _require_choice(self, "step_bound", STEP_BOUNDS)
+        _require(_is_finite(self.drift_threshold) and self.drift_threshold > 0, self, "drift_threshold", "> 0", "0.1")
+        _require(
+            self.positions is None or (_is_int(self.positions) and self.positions >= 1),
+            self,
+            "positions",
+            "an integer ≥ 1, or None for all",
+            "4096",
+        )
+        for name, choices in _CHOICES.items():
+            _require_choice(self, name, choices)
 
     @property
-    def block_size(self) -> int | None:
-        """`b` of ``"block:b"``, else None."""
+    def block(self) -> str | None:
+        """What follows ``"block:"``: a size, ``"channel"`` or ``"position"``; None under other granularities."""
         match = _BLOCK.fullmatch(self.granularity)
-        return int(match[1]) if match else None
+        return match[1] if match else None
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether ``G`` is made of output gradients ``g``, too."""
+        return self.granularity in ("unit", "kron", "layer")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers and strings; `from_dict` takes them back."""
@@ -121,8 +171,12 @@ class FisherSettings:
 
     def _check_granularity(self) -> None:
         name = self.granularity
-        if not isinstance(name, str) or not (name in ("diagonal", "input") or _BLOCK.fullmatch(name)):
-            rule = "must be 'diagonal', 'block:b' with an integer b ≥ 1, or 'input'"
+        plain = isinstance(name, str) and name in GRANULARITIES and name != "block"
+        if not plain and not (isinstance(name, str) and _BLOCK.fullmatch(name)):
+            rule = (
+                "must be 'diagonal', 'block:b' with an integer b ≥ 1, 'block:channel', 'block:position', 'input',"
+                " 'unit', 'kron' or 'layer'"
+            )
             raise SettingsError(f"granularity={name!r}: {rule}; try 'input'")
 
     def _fill_root(self) -> None:
@@ -141,6 +195,18 @@ class FisherSettings:
         else:
             rule = f"left out with root={self.root!r}, which keeps every eigenpair"
             _require(self.rank is None, self, "rank", rule, "root='nystrom'")
+            _require(self.retained_trace is None, self, "retained_trace", rule, "root='nystrom'")
+        share = self.retained_trace
+        _require(share is None or (_is_finite(share) and 0 < share <= 1), self, "retained_trace", "in (0, 1]", "0.99")
+
+
+_CHOICES = {
+    "fisher": FISHERS,
+    "sharing": SHARINGS,
+    "damping_policy": DAMPING_POLICIES,
+    "refresh_schedule": REFRESH_SCHEDULES,
+    "step_bound": STEP_BOUNDS,
+}
 
 
 def _is_int(value: object) -> bool:

@@ -25,9 +25,9 @@ def restrict(G: Tensor, settings: FisherSettings) -> Tensor:
     d = len(G)
     if settings.granularity == "diagonal":
         return torch.diag(G.diagonal())
-    if settings.block_size is None:
+    if settings.block is None:
         return G
-    count = -(-d // settings.block_size)
+    count = -(-d // int(settings.block))
     block = torch.arange(d) // -(-d // count)
     return torch.where(block[:, None] == block[None, :], G, torch.zeros_like(G))
 

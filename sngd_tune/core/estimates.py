@@ -247,6 +247,6 @@ def make_estimate(d: int, settings: FisherSettings) -> Estimate:
         assert settings.rank is not None  # FisherSettings fills it
         return SketchEstimate(d, settings.rank)
     assert settings.root is not None
-    if settings.block_size is not None:
-        return BlockEstimate(d, settings.root, settings.block_size)
+    if settings.block is not None:
+        return BlockEstimate(d, settings.root, int(settings.block))
     return InputEstimate(d, settings.root)

@@ -77,12 +77,12 @@ class RootOperator(ABC):
 
 def take_apart(joint: Tensor, count: int) -> Parts:
     """Inverse of `join` for `count` parts."""
-    return (joint,) if count == 1 else (joint[:, :-1], joint[:, -1])
+    return (joint,) if count == 1 else (joint[..., :-1], joint[..., -1])
 
 
 def join(parts: Parts) -> Tensor:
-    """``[d_out, d]`` from the weight's part ``[d_out, d_in]`` and the bias's ``[d_out]``, its last column."""
-    return parts[0] if len(parts) == 1 else torch.cat((parts[0], parts[1].unsqueeze(1)), dim=1)
+    """``[..., d_out, d]`` from the weight's part ``[..., d_out, d_in]`` and the bias's ``[..., d_out]``, its last column."""
+    return parts[0] if len(parts) == 1 else torch.cat((parts[0], parts[1].unsqueeze(-1)), dim=-1)
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ class LowRankOperator(RootOperator):
 
     def accumulate(self, parts: Parts, into: Parts, momentum: float, graft: bool) -> None:
         """As in the base class, without temporaries: the norm of the natural gradient comes from ``x U``."""
-        if len(parts) == 1 or parts[0].is_cuda:  # on a GPU numbers would have to be waited for
+        if len(parts) == 1 or parts[0].dim() > 2 or parts[0].is_cuda:  # on a GPU numbers would have to be waited for
             super().accumulate(parts, into, momentum, graft)
             return
         (weight, bias), (basis, right, rest) = parts, self._with_bias
@@ -336,10 +336,9 @@ class BlockOperator(RootOperator):
 
     def accumulate(self, parts: Parts, into: Parts, momentum: float, graft: bool) -> None:
         """As in the base class, padded once and scaled while contiguous."""
-        missing = parts[0].new_zeros(len(parts[0]), -self.d % self.block)
-        blocks = split_blocks(
-            torch.cat([parts[0], *(part.unsqueeze(1) for part in parts[1:]), missing], dim=1), self.block
-        )
+        missing = parts[0].new_zeros(*parts[0].shape[:-1], -self.d % self.block)
+        padded = torch.cat([parts[0], *(part.unsqueeze(-1) for part in parts[1:]), missing], dim=-1)
+        blocks = split_blocks(padded, self.block)
         natural = self.inner.precondition(blocks)
         if graft:
             natural.mul_(_norm(blocks) / _positive(_norm(natural)))  # the padding is 0 and adds nothing
