@@ -206,8 +206,8 @@ class Training:
         self._snapshots[name] = snapshot
         return LayerDiagnostics(
             layer=name,
-            damping=float(fisher.damping),
-            condition_number=snapshot.condition_number(float(fisher.damping)),
+            damping=float(fisher.damping.mean()),
+            condition_number=snapshot.condition_number(float(fisher.damping.mean())),
             effective_rank=snapshot.effective_rank(),
             drift=snapshot.drift(before) if before is not None else None,
             refreshes=fisher.refreshes,

@@ -3,17 +3,21 @@
 Both forms read the same account, so that they rebuild the same layers.
 """
 
+import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 
+from sngd_tune.core.layers import KINDS, kind_of
+from sngd_tune.core.layers.base import LayerKind, Site
+from sngd_tune.core.operators import Parts
 from sngd_tune.errors import ReconstructionError, SettingsError
 from sngd_tune.settings import FisherSettings
 
-__all__ = ["Entry", "Match", "SettingsLike", "account", "matches"]
+__all__ = ["Entry", "Match", "SettingsLike", "account", "attribute", "matches"]
 
 #: One settings value for all layers, or a mapping from module-name patterns (``"encoder.*"``) to settings.
 SettingsLike = FisherSettings | Mapping[str, FisherSettings]
@@ -21,16 +25,30 @@ SettingsLike = FisherSettings | Mapping[str, FisherSettings]
 
 @dataclass(frozen=True)
 class Match:
-    """A layer that gets a local Fisher layer: its module name, the module and its settings."""
+    """A site that gets a local Fisher layer.
+
+    Attributes:
+        name: of the site: the module's name, with the site's suffix where the module has several.
+        path: the module's name; empty for the model itself.
+        module: where the site is.
+        kind: of the module.
+        place: number of the site among those of its module.
+        site: what is where.
+        settings: of the local Fisher layer.
+    """
 
     name: str
-    module: nn.Linear
+    path: str
+    module: nn.Module
+    kind: LayerKind
+    place: int
+    site: Site
     settings: FisherSettings
 
     @property
-    def d(self) -> int:
-        """Inputs of the layer, the bias's 1 included."""
-        return self.module.in_features + (self.module.bias is not None)
+    def parameters(self) -> Parts:
+        """The weight and, if there is one, the bias."""
+        return tuple(attribute(self.module, path) for path in self.site.parameters)
 
 
 @dataclass(frozen=True)
@@ -49,18 +67,19 @@ class Entry:
 
 
 def matches(model: nn.Module, settings: SettingsLike) -> list[Match]:
-    """The layers of `model` that get a local Fisher layer, in module order.
+    """The sites of `model` that get a local Fisher layer, in module order.
 
     Raises:
         ReconstructionError: there is none.
         SettingsError: a pattern matches no module.
     """
-    found = [verdict for _, _, verdict in _verdicts(model, settings) if isinstance(verdict, Match)]
+    found = [verdict for _, verdict in _verdicts(model, settings) if isinstance(verdict, Match)]
     if not found:
         reasons = "; ".join(f"{entry.parameter}: {entry.reason}" for entry in account(model, settings)[:5])
+        known = ", ".join(module.__name__ for kind in KINDS for module in kind.modules)
         raise ReconstructionError(
             f"{type(model).__name__} has no layer that can get a local Fisher layer"
-            f" ({reasons or 'it has no parameters'}); nn.Linear can"
+            f" ({reasons or 'it has no parameters'}); these can: {known}"
         )
     return found
 
@@ -71,49 +90,74 @@ def account(model: nn.Module, settings: SettingsLike) -> list[Entry]:
     Raises:
         SettingsError: a pattern matches no module.
     """
-    entries: dict[int, Entry] = {}
-    for name, module, verdict in _verdicts(model, settings):
-        for parameter_name, parameter in module.named_parameters(recurse=False):
-            full_name = f"{name}.{parameter_name}" if name else parameter_name
-            if isinstance(verdict, Match):
-                entry = Entry(full_name, "local Fisher", _in_short(verdict.settings))
-            else:
-                entry = Entry(full_name, "plain", verdict)
-            entries.setdefault(id(parameter), entry)
-    return list(entries.values())
+    verdicts = {id(parameter): verdict for parameters, verdict in _verdicts(model, settings) for parameter in parameters}
+    return [_entry(name, verdicts[id(parameter)]) for name, parameter in model.named_parameters()]
 
 
-def _verdicts(model: nn.Module, settings: SettingsLike) -> Iterator[tuple[str, nn.Module, Match | str]]:
-    """Each module once, with its match or the reason why it has none."""
+def attribute(module: nn.Module, path: str) -> nn.Parameter:
+    """The parameter at a dotted path from `module`."""
+    return operator.attrgetter(path)(module)  # type: ignore[no-any-return]
+
+
+def _entry(name: str, verdict: Match | str) -> Entry:
+    if isinstance(verdict, Match):
+        return Entry(name, "local Fisher", _in_short(verdict))
+    return Entry(name, "plain", verdict)
+
+
+def _verdicts(model: nn.Module, settings: SettingsLike) -> Iterator[tuple[Parts, Match | str]]:
+    """Groups of parameters, each with its match or the reason why it has none; no parameter twice."""
     _check_patterns(model, settings)
     owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
-    for name, module in model.named_modules():
-        tied = any(owners[id(parameter)] > 1 for parameter in module.parameters(recurse=False))
-        yield name, module, _examine(name, module, settings, tied)
+    done: set[int] = set()
+    for path, module in model.named_modules():
+        for parameters, verdict in _examine(path, module, settings, owners):
+            fresh = tuple(parameter for parameter in parameters if id(parameter) not in done)
+            done.update(map(id, fresh))
+            if fresh:
+                yield fresh, verdict
 
 
-def _examine(name: str, module: nn.Module, settings: SettingsLike, tied: bool) -> Match | str:
-    # A subclass may compute anything in its forward; only nn.Linear itself is known to be s = W a.
-    if type(module) is not nn.Linear:
-        return f"no local Fisher layer for {type(module).__name__}"
-    if not all(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+def _examine(
+    path: str, module: nn.Module, settings: SettingsLike, owners: Counter[int]
+) -> Iterator[tuple[Parts, Match | str]]:
+    """The sites of one module, then what is left of its own parameters."""
+    kind = kind_of(module)
+    reason = kind.refusal(module) if kind else f"no local Fisher layer for {type(module).__name__}"
+    if kind and reason is None:
+        for place, site in enumerate(kind.sites(module)):
+            name = ".".join(filter(None, (path, site.suffix)))
+            found = _settings_for(path, name, settings)
+            match = Match(name, path, module, kind, place, site, found) if found is not None else None
+            parameters = tuple(attribute(module, each) for each in site.parameters)
+            yield parameters, _refusal(parameters, site, found, owners) or match or "no settings pattern matches it"
+        reason = "not a weight of this layer"
+    yield tuple(module.parameters(recurse=False)), reason or ""
+
+
+def _refusal(parameters: Parts, site: Site, settings: FisherSettings | None, owners: Counter[int]) -> str | None:
+    """Why a site that its kind supports has no local Fisher layer, or None."""
+    if not all(parameter.requires_grad for parameter in parameters):
         return "frozen"
-    if tied:
+    if any(owners[id(parameter)] > 1 for parameter in parameters):
         return "its weight is tied to another module"
-    found = _settings_for(name, settings)
-    return Match(name, module, found) if found is not None else "no settings pattern matches it"
+    if settings is not None and settings.needs_gradients and not site.gradients and not site.shape.one_hot:
+        return f"granularity {settings.granularity!r} needs output gradients, which this layer does not show"
+    return None
 
 
-def _settings_for(name: str, settings: SettingsLike) -> FisherSettings | None:
+def _settings_for(path: str, name: str, settings: SettingsLike) -> FisherSettings | None:
+    """By the name of the site or of its module; the first pattern that matches counts."""
     if isinstance(settings, FisherSettings):
         return settings
-    return next((value for pattern, value in settings.items() if fnmatchcase(name, pattern)), None)
+    return next((v for pattern, v in settings.items() if fnmatchcase(name, pattern) or fnmatchcase(path, pattern)), None)
 
 
 def _check_patterns(model: nn.Module, settings: SettingsLike) -> None:
     if isinstance(settings, FisherSettings):
         return
     names = [name for name, _ in model.named_modules()]
+    names += [f"{path}.{site.suffix}" for path, module in model.named_modules() for site in _sites(module) if site.suffix]
     for pattern, value in settings.items():
         if not isinstance(value, FisherSettings):
             raise SettingsError(f"{pattern!r}: its settings are {type(value).__name__}, not FisherSettings")
@@ -121,6 +165,14 @@ def _check_patterns(model: nn.Module, settings: SettingsLike) -> None:
             raise SettingsError(f"{pattern!r}: matches no module; the modules are {', '.join(filter(None, names))}")
 
 
-def _in_short(settings: FisherSettings) -> str:
+def _sites(module: nn.Module) -> Sequence[Site]:
+    kind = kind_of(module)
+    return kind.sites(module) if kind and kind.refusal(module) is None else ()
+
+
+def _in_short(match: Match) -> str:
+    settings = match.settings
+    if match.site.shape.one_hot:
+        return f"diagonal (its inputs are one-hot), every {settings.fisher_interval}"
     rank = f", rank {settings.rank}" if settings.rank is not None else ""
     return f"{settings.granularity}, {settings.root}{rank}, every {settings.fisher_interval}"

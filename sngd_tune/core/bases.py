@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from sngd_tune.core.bounds import kl_scale
-from sngd_tune.core.operators import Parts, RootOperator, join
+from sngd_tune.core.layers.base import Site
+from sngd_tune.core.operators import Parts, RootOperator, join, take_apart
 from sngd_tune.errors import SettingsError
 from sngd_tune.settings import FisherSettings
 
@@ -35,12 +36,14 @@ class Update:
         parameters: weight and, if there is one, bias; or the plain parameter alone.
         gradients: theirs, in the precision of the root.
         root: of the layer; None for a plain parameter.
+        site: where the layer is; None for a plain parameter.
         settings: of the layer; None for a plain parameter.
     """
 
     parameters: Parts
     gradients: Parts
     root: RootOperator | None = None
+    site: Site | None = None
     settings: FisherSettings | None = None
 
     @property
@@ -92,8 +95,10 @@ class SgdBase(Base):
     @staticmethod
     def _accumulate(update: Update, trusted: Parts | None, into: Parts, momentum: float) -> None:
         """``into ← momentum · into + natural gradient``, the one scaled for the trust region where there is one."""
-        if trusted is None and update.root is not None:
-            update.root.accumulate(update.gradients, into, momentum, graft=update.bound == "graft")
+        root, site = update.root, update.site
+        if trusted is None and root is not None and site is not None:
+            into, gradients = site.matrices(into), site.matrices(update.gradients)
+            root.accumulate(gradients, into, momentum, graft=update.bound == "graft")
         else:
             torch._foreach_mul_(into, momentum)
             torch._foreach_add_(into, update.gradients if trusted is None else trusted)
@@ -102,7 +107,9 @@ class SgdBase(Base):
     def _trusted(updates: Sequence[Update], lr: float) -> dict[int, Parts]:
         """Natural gradients of the layers that ask for the trust region, by their place among the updates."""
         natural = {
-            i: u.root.natural(u.gradients) for i, u in enumerate(updates) if u.root is not None and u.bound == "kl"
+            i: u.site.shaped(u.root.natural(u.site.matrices(u.gradients)), u.gradients)
+            for i, u in enumerate(updates)
+            if u.root is not None and u.site is not None and u.bound == "kl"
         }
         if not natural:
             return {}
@@ -116,10 +123,12 @@ class SgdBase(Base):
 def _buffers(update: Update, states: States, keep: bool) -> Parts:
     """What the natural gradients of an update are added to: its momentum, or zeros."""
     if not keep:
-        return tuple(map(torch.zeros_like, update.gradients))
+        return tuple(torch.zeros_like(g, memory_format=torch.contiguous_format) for g in update.gradients)
     for parameter, gradient in zip(update.parameters, update.gradients, strict=True):
         if "momentum_buffer" not in states[parameter]:
-            states[parameter]["momentum_buffer"] = torch.zeros_like(gradient)
+            # Contiguous, whatever the gradient is: the matrix form of a buffer must be a view.
+            buffer = torch.zeros_like(gradient, memory_format=torch.contiguous_format)
+            states[parameter]["momentum_buffer"] = buffer
     return tuple(states[parameter]["momentum_buffer"] for parameter in update.parameters)
 
 
@@ -140,13 +149,12 @@ class AdamWBase(Base):
 
     @staticmethod
     def _direction(update: Update, state: dict[str, Any], group: Group) -> Parts:
-        gradient = join(update.gradients)
-        if update.root is not None:
-            gradient = update.root.apply(gradient)
-        direction = _adam(gradient, state, group["betas"], group["eps"])
-        if update.root is not None:
-            direction = update.root.apply_transpose(direction)
-        return (direction,) if len(update.parameters) == 1 else (direction[:, :-1], direction[:, -1])
+        root, site = update.root, update.site
+        if root is None or site is None:
+            return (_adam(update.gradients[0], state, group["betas"], group["eps"]),)
+        gradient = root.apply(join(site.matrices(update.gradients)))
+        direction = root.apply_transpose(_adam(gradient, state, group["betas"], group["eps"]))
+        return site.shaped(take_apart(direction, len(update.parameters)), update.parameters)
 
 
 def _adam(gradient: Tensor, state: dict[str, Any], betas: tuple[float, float], eps: float) -> Tensor:

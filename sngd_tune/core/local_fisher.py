@@ -5,16 +5,18 @@ optimizer keeps it beside the layer and uses its operator only. Its tensors are 
 `state_dict()` (tensors and numbers only) need no code.
 """
 
-import math
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sngd_tune.core.account import Match
 from sngd_tune.core.estimates import State, make_estimate
+from sngd_tune.core.inputs import Inputs
+from sngd_tune.core.layers.base import Seen, Shape
 from sngd_tune.core.operators import RootOperator
 from sngd_tune.core.schedule import refresh_due, statistics_due
 from sngd_tune.core.snapshots import Snapshot
@@ -22,7 +24,7 @@ from sngd_tune.core.stopwatch import Stopwatch
 from sngd_tune.errors import NonFiniteError, RootError
 from sngd_tune.settings import FisherSettings
 
-__all__ = ["Advance", "LocalFisher", "gradient_error", "with_bias_input"]
+__all__ = ["Advance", "LocalFisher", "gradient_error", "make_local_fisher"]
 
 _DIVERGED = "training has diverged, or the data does; try a smaller lr or more damping"
 
@@ -30,11 +32,6 @@ _DIVERGED = "training has diverged, or the data does; try a smaller lr or more d
 def gradient_error(layer: str) -> NonFiniteError:
     """The error for a gradient that holds NaN or infinity, found at a refresh."""
     return NonFiniteError(f"{layer}: its gradient holds NaN or infinity; {_DIVERGED}")
-
-
-def with_bias_input(x: Tensor, bias: bool) -> Tensor:
-    """The inputs ``[..., d_in]`` of a layer with the final 1 that stands for its bias, ``[..., d_in + 1]``."""
-    return nn.functional.pad(x, (0, 1), value=1.0) if bias else x
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,14 @@ class Advance:
 
     warming: bool
     replaced: RootOperator | None = None
+
+
+@dataclass
+class _Batch:
+    """Inputs of one forward pass that wait for the gradients of its outputs, one entry a backward pass."""
+
+    inputs: Inputs
+    gradients: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -67,7 +72,7 @@ class LocalFisher(nn.Module):
     """Running ``G``, root ``R`` and schedule of one layer.
 
     Args:
-        d: inputs of the layer, its bias's 1 included.
+        shape: of the layer's weight matrices.
         settings: granularity, root, damping and intervals.
         name: module name of the layer, for messages.
         seed: of the sketch's random start.
@@ -77,7 +82,7 @@ class LocalFisher(nn.Module):
 
     def __init__(
         self,
-        d: int,
+        shape: Shape,
         settings: FisherSettings,
         *,
         name: str = "layer",
@@ -88,8 +93,13 @@ class LocalFisher(nn.Module):
         super().__init__()
         self.settings = settings
         self.name = name
-        self.estimate = make_estimate(d, settings)
+        self.shape = shape
+        self.estimate = make_estimate(shape, settings)
         self.dtype = dtype if dtype == torch.float64 else torch.float32
+        self._seed = seed
+        self._pending: list[_Batch] = []
+        #: Whether the backward pass under way brings gradients for ``G``; the optimizer sets it for drawn targets.
+        self.collecting = settings.fisher == "empirical"
         self._counters = _Counters()
         self._observing = statistics_due(self.step, settings)
         self.stopwatch: Stopwatch | None = None
@@ -99,7 +109,7 @@ class LocalFisher(nn.Module):
         identity = self.estimate.identity(dtype, device)
         self._root_names = self._register("root", identity.tensors())
         self.damping: Tensor
-        self.register_buffer("damping", torch.ones((), dtype=dtype, device=device))
+        self.register_buffer("damping", torch.ones(shape.lead, dtype=dtype, device=device))
         self._operator: RootOperator | None = identity
 
     @property
@@ -135,12 +145,56 @@ class LocalFisher(nn.Module):
         return self._observing
 
     @torch.no_grad()
-    def observe(self, a: Tensor) -> None:
-        """Take the inputs ``a: [..., d]`` of one forward pass into ``G``; leading dimensions count as examples."""
+    def observe(self, seen: Seen) -> None:
+        """Take what one forward pass showed into ``G``; gradients, where they are needed, when they come."""
         with self._timed("statistics"):
-            rows = a.detach().reshape(-1, a.shape[-1]).to(self.dtype)
-            if len(rows):
-                self.estimate.update(self._state(), rows, self.settings.decay)
+            inputs = seen.inputs if self.settings.sharing == "expand" else seen.inputs.reduced()
+            inputs = inputs.to(self.dtype)
+            if not inputs.count:
+                return
+            index = self._drawn(inputs.count)
+            sample = inputs if index is None else inputs.take(index)
+            if not self.settings.needs_gradients or self.shape.one_hot:
+                self.estimate.update(self._state(), sample, (), self.settings.decay)
+                return
+        self._await_gradients(seen, inputs, _Batch(sample), index)
+
+    def _await_gradients(self, seen: Seen, inputs: Inputs, batch: _Batch, index: Tensor | None) -> None:
+        assert seen.output is not None  # account refuses sites whose gradients cannot be seen
+        self._pending.append(batch)
+
+        def collect(gradient: Tensor) -> None:
+            if not self.collecting:
+                return
+            with self._timed("statistics"):
+                g = seen.arrange(gradient.detach()).to(self.dtype)
+                if g.shape[-2] != inputs.count:
+                    g = g.unflatten(-2, (inputs.count, -1)).sum(-2)
+                # The loss is a mean over examples: each one's own gradient is `count` times as large.
+                g = g * inputs.count
+                batch.gradients.append(g if index is None else g.index_select(-2, index))
+
+        seen.output.register_hook(collect)
+
+    def _drawn(self, count: int) -> Tensor | None:
+        """Numbers of the rows that enter ``G``, one from each of `positions` even strata; None for all.
+
+        They depend on the seed and the step alone, so that a resumed run draws the same.
+        """
+        wanted = self.settings.positions
+        if wanted is None or wanted >= count:
+            return None
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._counters.calls)
+        places = torch.arange(wanted, dtype=torch.float64)
+        places += torch.rand(wanted, dtype=torch.float64, generator=generator)
+        return (places * (count / wanted)).long().clamp_(max=count - 1).to(self.damping.device)
+
+    def _take_pending(self) -> None:
+        """Inputs whose gradients have come enter ``G``; others (no backward pass) are dropped."""
+        for batch in self._pending:
+            if batch.gradients:
+                self.estimate.update(self._state(), batch.inputs, batch.gradients, self.settings.decay)
+        self._pending.clear()
 
     @torch.no_grad()
     def advance(self) -> Advance:
@@ -155,19 +209,21 @@ class LocalFisher(nn.Module):
         due, self._observing = self._observing, statistics_due(step + 1, self.settings)
         if not due:  # a refresh is always due together with statistics
             return _HELD
+        with self._timed("statistics"):
+            self._take_pending()
         if step < 0:
             return _WARMING
         if not refresh_due(step, self.settings):
             return _HELD
         before = self.root
         with self._timed("refresh"):
-            return Advance(warming=False, replaced=before if self._refresh() else None)
+            return Advance(warming=False, replaced=before if self._refresh(before) else None)
 
     def snapshot(self) -> Snapshot | None:
         """``G`` as it stands, for diagnosis; None before the first batch."""
         return self.estimate.snapshot(self._state()) if bool(self._state()["weight"] > 0) else None
 
-    def _refresh(self) -> bool:
+    def _refresh(self, before: RootOperator) -> bool:
         """Compute a new root; False where the old one stays."""
         if not bool(self._state()["weight"] > 0):
             warnings.warn(
@@ -178,14 +234,14 @@ class LocalFisher(nn.Module):
             return False
         mean = self.estimate.mean_diagonal(self._state())
         damping = self.settings.relative_damping * mean + self.settings.absolute_damping
-        if not math.isfinite(float(damping)):
+        if not bool(damping.isfinite().all()):
             raise NonFiniteError(f"{self.name}: its inputs hold NaN or infinity; {_DIVERGED}")
         try:
-            if not float(damping) > 0:
+            if not bool((damping > 0).all()):
                 raise RootError(
-                    f"λ={float(damping):g}: all inputs are 0 and absolute_damping is 0; set absolute_damping > 0"
+                    f"λ={float(damping.min()):g}: all inputs are 0 and absolute_damping is 0; set absolute_damping > 0"
                 )
-            operator = self.estimate.refresh(self._state(), damping)
+            operator = self.estimate.refresh(self._state(), damping, before)
         except RootError as error:
             self._keep_last_root(error)
             return False
@@ -231,3 +287,16 @@ class LocalFisher(nn.Module):
         super()._apply(*args, **kwargs)
         self._operator = None
         return self
+
+
+def make_local_fisher(match: Match, seed: int) -> LocalFisher:
+    """The `LocalFisher` of a site, in the precision and on the device of its weight."""
+    weight = match.parameters[0]
+    return LocalFisher(
+        match.site.shape,
+        match.settings,
+        name=match.name or "model",
+        seed=seed,
+        dtype=weight.dtype,
+        device=weight.device,
+    )

@@ -65,7 +65,7 @@ class Decomposition:
         return self.range @ inner
 
 
-def decompose(sketch: Tensor, basis: Tensor, trace: Tensor, rank: int) -> Decomposition:
+def decompose(sketch: Tensor, basis: Tensor, trace: Tensor, rank: int, retained=None) -> Decomposition:
     """The leading `rank` eigenpairs from ``Y = G Ω``.
 
     Args:

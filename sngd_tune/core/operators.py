@@ -108,7 +108,7 @@ class DiagonalOperator(RootOperator):
         self.scale = scale
 
     @classmethod
-    def identity(cls, d: int, dtype: torch.dtype, device: torch.device | str) -> "DiagonalOperator":
+    def identity(cls, d: int, dtype: torch.dtype, device: torch.device | str, lead=()) -> "DiagonalOperator":
         """``R = I`` of size `d`."""
         return cls(torch.ones(d, dtype=dtype, device=device))
 
@@ -226,7 +226,7 @@ class LowRankOperator(RootOperator):
         self.rest = rest
 
     @classmethod
-    def identity(cls, d: int, rank: int, dtype: torch.dtype, device: torch.device | str) -> "LowRankOperator":
+    def identity(cls, d: int, rank: int, dtype: torch.dtype, device: torch.device | str, lead=()) -> "LowRankOperator":
         """``R = I`` of size `d`, in the form of rank `rank`."""
         zeros = torch.zeros(d, rank, dtype=dtype, device=device)
         one = torch.ones((), dtype=dtype, device=device)
@@ -355,3 +355,5 @@ def split_blocks(x: Tensor, block: int) -> Tensor:
     missing = -x.shape[-1] % block
     padded = torch.nn.functional.pad(x, (0, missing)) if missing else x
     return padded.unflatten(-1, (-1, block)).transpose(-3, -2)
+
+EigenbasisOperator = SymmetricOperator

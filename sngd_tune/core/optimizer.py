@@ -6,7 +6,9 @@ rounding, without the extra forward work. Cost of a step over `torch.optim.SGD`:
 
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, overload
 
 import torch
@@ -15,7 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from sngd_tune.core.account import Entry, Match, SettingsLike, account, matches
 from sngd_tune.core.bases import Update, make_base
-from sngd_tune.core.local_fisher import LocalFisher, gradient_error, with_bias_input
+from sngd_tune.core.layers.base import Site
+from sngd_tune.core.local_fisher import LocalFisher, gradient_error, make_local_fisher
 from sngd_tune.core.operators import Parts
 from sngd_tune.errors import ReconstructionError, SettingsError
 from sngd_tune.settings import FisherSettings
@@ -25,9 +28,10 @@ __all__ = ["SNGD"]
 
 @dataclass(frozen=True)
 class _Layer:
-    """A linear layer: its parameters, weight first, and its local Fisher matrix."""
+    """A site of the model: its parameters, weight first, and its local Fisher matrix."""
 
     parameters: Parts
+    site: Site
     fisher: LocalFisher
 
     def update(self) -> Update:
@@ -36,15 +40,15 @@ class _Layer:
         gradients = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters)
         if gradients[0].dtype != dtype:
             gradients = tuple(gradient.to(dtype) for gradient in gradients)
-        return Update(self.parameters, gradients, self.fisher.root, self.fisher.settings)
+        return Update(self.parameters, gradients, self.fisher.root, self.site, self.fisher.settings)
 
 
 class SNGD(torch.optim.Optimizer):
     """Structured natural gradient descent on a model as it is.
 
     Args:
-        model: its `nn.Linear` layers get local Fisher layers; everything else trains with the base optimizer
-            (`account` lists which and why).
+        model: its layers of the kinds in `sngd_tune.core.layers` get local Fisher layers; everything else trains with
+            the base optimizer (`account` lists which and why).
         settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`.
         lr: η > 0. With ``step_bound="graft"`` it means what it means for SGD. Default 0.1, and 1e-3 on ``"adamw"``.
         base: ``"sgd"`` or ``"adamw"``, acting in the coordinates of the reconstruction.
@@ -96,10 +100,10 @@ class SNGD(torch.optim.Optimizer):
         _check(defaults)
         self.account: list[Entry] = account(model, settings)
         found = matches(model, settings)
-        self.layers: dict[str, LocalFisher] = {m.name: _local_fisher(m, seed + i) for i, m in enumerate(found)}
-        self._by_weight = {m.module.weight: _Layer(_parameters(m), self.layers[m.name]) for m in found}
-        self._biases = {m.module.bias for m in found if m.module.bias is not None}
-        self._observers = [_Observer(match, self.layers[match.name]) for match in found]
+        self.layers: dict[str, LocalFisher] = {m.name: make_local_fisher(m, seed + i) for i, m in enumerate(found)}
+        self._by_weight = {m.parameters[0]: _Layer(m.parameters, m.site, self.layers[m.name]) for m in found}
+        self._biases = {bias for m in found for bias in m.parameters[1:]}
+        self._observers = [_Observer(list(sites), self.layers) for _, sites in groupby(found, lambda m: m.path)]
         super().__init__((p for p in model.parameters() if p.requires_grad), defaults)
 
     @overload
@@ -189,64 +193,88 @@ class SNGD(torch.optim.Optimizer):
 
 
 class _Observer:
-    """Shows a layer's inputs to its `LocalFisher`, by a forward hook that is there only in steps that take statistics.
+    """Shows a module's inputs to its `LocalFisher`s, by hooks that are there only in steps that take statistics.
 
     (A module with a hook takes torch's slower way through ``__call__``; this costs more than the hook.)
     """
 
-    def __init__(self, match: Match, fisher: LocalFisher):
-        self._module = match.module
-        self._fisher = fisher
-        self._handle: RemovableHandle | None = None
+    def __init__(self, found: list[Match], layers: dict[str, LocalFisher]):
+        self._module = found[0].module
+        self._fishers = [layers[match.name] for match in found]
+        self._hooks = _Hooks(found, self._fishers)
+        self._handles: list[RemovableHandle] = []
         self.follow_schedule()
 
     def follow_schedule(self) -> None:
-        """Attach or detach the hook, as the coming step needs it."""
-        if self._fisher.observing:
-            if self._handle is None:
-                self._handle = self._module.register_forward_pre_hook(_Hook(self._module, self._fisher))
-        elif self._handle is not None:
+        """Attach or detach the hooks, as the coming step needs them."""
+        if any(fisher.observing for fisher in self._fishers):
+            if not self._handles:
+                self._handles = [
+                    self._module.register_forward_pre_hook(_Hook(self._hooks, "before")),
+                    self._module.register_forward_hook(
+                        _Hook(self._hooks, "after"), with_kwargs=True, always_call=True
+                    ),
+                ]
+        elif self._handles:
             self.detach()
 
     def detach(self) -> None:
-        """Take the hook away."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+class _Hooks:
+    """What happens around a forward pass in training: the kind watches it, and tells what it has seen."""
+
+    def __init__(self, found: list[Match], fishers: list[LocalFisher]):
+        self._module = weakref.ref(found[0].module)
+        self._kind = found[0].kind
+        self._places = [match.place for match in found]
+        self._fishers = fishers
+        self._stack: ExitStack | None = None
+        self._record: Any = None
+
+    def before(self, module: nn.Module, args: Any) -> None:
+        """Start to watch, if this is the module itself and not a copy."""
+        if self._module() is not module or not (module.training and torch.is_grad_enabled()):
+            return
+        self._stack = ExitStack()
+        self._record = self._stack.enter_context(self._kind.watch(module))
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Tell the local Fisher layers that observe; `output` is None where the forward pass raised."""
+        if self._stack is None:
+            return
+        stack, record, self._stack, self._record = self._stack, self._record, None, None
+        stack.close()
+        if output is not None:
+            with torch.no_grad():
+                seen = self._kind.seen(module, args, kwargs, output, record)
+            for place, fisher in zip(self._places, self._fishers, strict=True):
+                if fisher.observing:
+                    fisher.observe(seen[place])
 
 
 class _Hook:
-    """The hook: in training it observes the inputs.
+    """One of `_Hooks` as torch calls it.
 
-    It holds weak references: a copy of the model (an average, a checkpoint) does not feed this optimizer, a pickled
-    model carries no optimizer, and an optimizer that is gone observes nothing.
+    It holds a weak reference: a pickled model carries no optimizer, and an optimizer that is gone observes nothing.
     """
 
-    def __init__(self, module: nn.Module | None, fisher: LocalFisher | None):
-        self._module = weakref.ref(module) if module is not None else None
-        self._fisher = weakref.ref(fisher) if fisher is not None else None
+    def __init__(self, hooks: _Hooks | None, event: str):
+        self._hooks = weakref.ref(hooks) if hooks is not None else None
+        self._event = event
 
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        fisher = self._fisher() if self._fisher is not None else None
-        if fisher is None or not fisher.observing or not (module.training and torch.is_grad_enabled()):
-            return
-        if self._module is not None and self._module() is module:
-            fisher.observe(with_bias_input(args[0].detach(), module.bias is not None))
+    def __call__(self, module: nn.Module, *arguments: Any) -> None:
+        hooks = self._hooks() if self._hooks is not None else None
+        if hooks is not None:
+            getattr(hooks, self._event)(module, *arguments)
 
     def __reduce__(self) -> Any:
-        return type(self), (None, None)
+        return type(self), (None, self._event)
 
-
-def _local_fisher(match: Match, seed: int) -> LocalFisher:
-    weight = match.module.weight
-    return LocalFisher(
-        match.d, match.settings, name=match.name or "model", seed=seed, dtype=weight.dtype, device=weight.device
-    )
-
-
-def _parameters(match: Match) -> Parts:
-    bias = match.module.bias
-    return (match.module.weight,) if bias is None else (match.module.weight, bias)
 
 
 def _like(directions: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:

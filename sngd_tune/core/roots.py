@@ -21,7 +21,7 @@ _MAX_ITERATIONS = 60
 _REMEDY = "raise relative_damping (≥ 1e-4 in float32)"
 
 
-def cholesky(G: Tensor, damping: Tensor) -> TriangularOperator:
+def cholesky(G: Tensor, damping: Tensor, last=None) -> TriangularOperator:
     """``R = U⁻¹`` from ``G + λI = Uᵀ U``: triangular, the cheapest root.
 
     Raises:
@@ -29,12 +29,12 @@ def cholesky(G: Tensor, damping: Tensor) -> TriangularOperator:
     """
     factor, info = torch.linalg.cholesky_ex(_damped(G, damping))
     if bool((info != 0).any()):
-        matrix = f"G + λI with λ={float(damping):.3g}"
+        matrix = f"G + λI with λ={float(damping.mean()):.3g}"
         raise RootError(f"cholesky: {matrix} is not positive definite in {G.dtype}; {_REMEDY}")
     return TriangularOperator(factor.mT)
 
 
-def eigh(G: Tensor, damping: Tensor) -> SymmetricOperator:
+def eigh(G: Tensor, damping: Tensor, last=None) -> SymmetricOperator:
     """The symmetric root ``V (Λ + λ)^-½ Vᵀ``. Negative eigenvalues, which only rounding can make, count as 0.
 
     Raises:
@@ -44,11 +44,11 @@ def eigh(G: Tensor, damping: Tensor) -> SymmetricOperator:
         eigenvalues, V = torch.linalg.eigh(G)
     except RuntimeError as error:  # torch's LinAlgError, or a lapack failure on some builds
         raise RootError(f"eigh: no convergence on a {tuple(G.shape)} matrix in {G.dtype}; {_REMEDY}") from error
-    scale = (eigenvalues.clamp(min=0) + damping).sqrt().unsqueeze(-2)
+    scale = (eigenvalues.clamp(min=0) + damping.unsqueeze(-1)).sqrt().unsqueeze(-2)
     return SymmetricOperator((V / scale) @ V.mT, (V * scale) @ V.mT)
 
 
-def denman_beavers(G: Tensor, damping: Tensor) -> SymmetricOperator:
+def denman_beavers(G: Tensor, damping: Tensor, last=None) -> SymmetricOperator:
     """The symmetric root by the Denman-Beavers iteration, the papers' choice.
 
     The product form with determinantal scaling (Higham, *Functions of Matrices*, 2008, eq. 6.29) needs one Cholesky
@@ -66,7 +66,7 @@ def denman_beavers(G: Tensor, damping: Tensor) -> SymmetricOperator:
     for _ in range(_MAX_ITERATIONS):
         factor, info = torch.linalg.cholesky_ex(M)
         if bool((info != 0).any()):
-            where = f"at λ={float(damping):.3g} in {A.dtype}"
+            where = f"at λ={float(damping.mean()):.3g} in {A.dtype}"
             raise RootError(f"denman_beavers: an iterate lost definiteness {where}; {_REMEDY}")
         M_inverse = torch.cholesky_inverse(factor)
         # μ² = |det M|^(-1/d) brings the eigenvalues around 1, where the iteration converges quadratically.
@@ -82,13 +82,13 @@ def denman_beavers(G: Tensor, damping: Tensor) -> SymmetricOperator:
             # Either converged, or rounding stops it from falling further.
             return SymmetricOperator(_symmetric(inverse_root), _symmetric(root))
         previous = residual
-    after = f"after {_MAX_ITERATIONS} iterations at λ={float(damping):.3g}"
+    after = f"after {_MAX_ITERATIONS} iterations at λ={float(damping.mean()):.3g}"
     raise RootError(f"denman_beavers: residual {previous:.2g} {after}; {_REMEDY}")
 
 
 def _damped(G: Tensor, damping: Tensor) -> Tensor:
     A = G.clone()
-    A.diagonal(dim1=-2, dim2=-1).add_(damping)
+    A.diagonal(dim1=-2, dim2=-1).add_(damping.unsqueeze(-1))
     return A
 
 

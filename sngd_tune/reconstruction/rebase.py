@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from sngd_tune.core.bounds import kl_scale
-from sngd_tune.core.local_fisher import gradient_error
+from sngd_tune.core.local_fisher import LocalFisher, gradient_error
 from sngd_tune.core.operators import RootOperator
 from sngd_tune.errors import ReconstructionError
-from sngd_tune.reconstruction.layers import LocalFisherLinear, seen_layers
+from sngd_tune.reconstruction.layers import seen_layers
 
 __all__ = ["STATE_RULES", "as_displacement", "as_gradient", "before_step", "unchanged"]
 
@@ -71,11 +71,11 @@ def before_step(optimizer: Optimizer, *unused: Any) -> None:
     if not owned:
         return
     warming = False
-    for layer, _ in owned:
-        advance = layer.fisher.advance()
+    for fisher, weight, _ in owned:
+        advance = fisher.advance()
         warming = warming or advance.warming
         if advance.replaced is not None:
-            _rebase(layer, optimizer, advance.replaced)
+            _rebase(fisher, weight, optimizer, advance.replaced)
     if warming:
         # Every torch optimizer passes over parameters without a gradient: nothing moves, no state is touched.
         for group in optimizer.param_groups:
@@ -85,20 +85,20 @@ def before_step(optimizer: Optimizer, *unused: Any) -> None:
         _bound(owned)
 
 
-def _owned(optimizer: Optimizer) -> Iterator[tuple[LocalFisherLinear, dict[str, Any]]]:
-    """The reconstructed layers among the optimizer's parameters, each with its parameter group."""
-    by_weight = {layer.weight: layer for layer in seen_layers}
+def _owned(optimizer: Optimizer) -> Iterator[tuple[LocalFisher, nn.Parameter, dict[str, Any]]]:
+    """The local Fisher layers whose ``W′`` the optimizer trains, each with it and its parameter group."""
+    by_weight = {weight: fisher for layer in seen_layers for fisher, weight in layer.layers()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter in by_weight:
-                yield by_weight[parameter], group
+                yield by_weight[parameter], parameter, group
 
 
-def _rebase(layer: LocalFisherLinear, optimizer: Optimizer, old: RootOperator) -> None:
-    new, weight = layer.fisher.root, layer.weight
+def _rebase(fisher: LocalFisher, weight: nn.Parameter, optimizer: Optimizer, old: RootOperator) -> None:
+    new = fisher.root
     if weight.grad is not None:
         if not bool(weight.grad.isfinite().all()):
-            raise gradient_error(layer.fisher.name)
+            raise gradient_error(fisher.name)
         weight.grad.copy_(as_gradient(weight.grad, old, new))
     weight.copy_(as_displacement(weight, old, new))
     for key, value in optimizer.state.get(weight, {}).items():
@@ -111,11 +111,11 @@ def _rebase(layer: LocalFisherLinear, optimizer: Optimizer, old: RootOperator) -
             value.copy_(STATE_RULES[key](value, old, new))
 
 
-def _bound(owned: list[tuple[LocalFisherLinear, dict[str, Any]]]) -> None:
+def _bound(owned: list[tuple[LocalFisher, nn.Parameter, dict[str, Any]]]) -> None:
     """The bounds of `core.bounds` in the coordinates of ``W′``, where ``⟨∇, (G + λI)⁻¹∇⟩`` is ``‖∇_W′‖²``."""
     trusted = []
-    for layer, group in owned:
-        gradient, root, bound = layer.weight.grad, layer.fisher.root, layer.fisher.settings.step_bound
+    for fisher, weight, group in owned:
+        gradient, root, bound = weight.grad, fisher.root, fisher.settings.step_bound
         if gradient is None or bound == "none":
             continue
         if bound == "graft":
@@ -123,7 +123,7 @@ def _bound(owned: list[tuple[LocalFisherLinear, dict[str, Any]]]) -> None:
             tiny = torch.finfo(natural_norm.dtype).tiny
             gradient.mul_(torch.linalg.vector_norm(root.solve(gradient)) / natural_norm.clamp(min=tiny))
         else:
-            trusted.append((gradient, group["lr"], layer.fisher.settings.kl_bound))
+            trusted.append((gradient, group["lr"], fisher.settings.kl_bound))
     if trusted:
         scales = kl_scale([lr**2 * g.square().sum() for g, lr, _ in trusted], [bound for _, _, bound in trusted])
         for (gradient, _, _), scale in zip(trusted, scales, strict=True):

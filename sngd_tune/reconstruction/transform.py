@@ -1,13 +1,14 @@
 """`reconstruct` and `restore`: a model with local Fisher layers, and the plain one back."""
 
 import copy
+from itertools import groupby
 from typing import TypeVar
 
 from torch import nn
 
 from sngd_tune.core.account import SettingsLike, matches
 from sngd_tune.reconstruction import rebase as _rebase  # noqa: F401  its hook serves every optimizer of the process
-from sngd_tune.reconstruction.layers import LocalFisherLinear
+from sngd_tune.reconstruction.layers import ReconstructedLayer
 from sngd_tune.settings import FisherSettings
 
 __all__ = ["reconstruct", "restore"]
@@ -16,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def reconstruct(model: M, settings: SettingsLike | None = None, *, seed: int = 0) -> M:
-    """A copy of `model` in which each `nn.Linear` stands behind its local Fisher layer; same function, same signature.
+    """A copy of `model` in which each layer stands behind its local Fisher layer; same function, same signature.
 
     Any `torch.optim` optimizer on its parameters then performs natural gradient descent on the original network.
     Refreshes, statistics-only batches at the start and step bounds happen inside that optimizer's `step`; see
@@ -33,9 +34,12 @@ def reconstruct(model: M, settings: SettingsLike | None = None, *, seed: int = 0
     """
     rebuilt = copy.deepcopy(model)
     found = matches(rebuilt, FisherSettings() if settings is None else settings)
-    for i, match in enumerate(found):
-        layer = LocalFisherLinear(match, seed + i).train(match.module.training)
-        rebuilt = _replace(rebuilt, match.name, layer)
+    done = 0
+    for path, group in groupby(found, lambda match: match.path):
+        sites = list(group)
+        layer = ReconstructedLayer(sites, seed + done).train(sites[0].module.training)
+        rebuilt = _replace(rebuilt, path, layer)
+        done += len(sites)
     return rebuilt
 
 
@@ -46,8 +50,8 @@ def restore(rebuilt: M) -> M:
     """
     plain = copy.deepcopy(rebuilt)
     for name, module in list(plain.named_modules()):
-        if isinstance(module, LocalFisherLinear):
-            plain = _replace(plain, name, module.to_linear())
+        if isinstance(module, ReconstructedLayer):
+            plain = _replace(plain, name, module.to_plain())
     return plain
 
 

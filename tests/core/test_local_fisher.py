@@ -9,6 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sngd_tune.core import dense
+from sngd_tune.core.inputs import Rows
+from sngd_tune.core.layers.base import Seen, Shape
 from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.schedule import refresh_due, statistics_due
 from sngd_tune.core.stopwatch import Stopwatch
@@ -18,12 +20,16 @@ from tests.core.problems import SETTINGS, settings
 D = 7
 
 
+def seen(x):
+    return Seen(Rows.of(x, bias=False), None, lambda gradient: gradient)
+
+
 def observed(chosen, count=5, d=D, seed=0):
-    fisher = LocalFisher(d, chosen, dtype=torch.float64)
+    fisher = LocalFisher(Shape((), 3, d), chosen, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     data = [torch.randn(11, d, generator=generator, dtype=torch.float64) + 0.5 for _ in range(count)]
     for a in data:
-        fisher.observe(a)
+        fisher.observe(seen(a))
     return fisher, data
 
 
@@ -36,17 +42,17 @@ def test_the_average_is_corrected_for_its_start(decay):
 
 
 def test_leading_dimensions_count_as_examples():
-    flat, batched = (LocalFisher(D, settings("input-eigh"), dtype=torch.float64) for _ in range(2))
+    flat, batched = (LocalFisher(Shape((), 3, D), settings("input-eigh"), dtype=torch.float64) for _ in range(2))
     a = torch.randn(4, 3, D, dtype=torch.float64)
-    flat.observe(a.view(12, D))
-    batched.observe(a)
+    flat.observe(seen(a.view(12, D)))
+    batched.observe(seen(a))
     torch.testing.assert_close(flat.snapshot().value, batched.snapshot().value)
 
 
 def test_an_empty_batch_changes_nothing():
     fisher, _ = observed(settings("input-eigh"))
     before = fisher.snapshot().value
-    fisher.observe(torch.empty(0, D, dtype=torch.float64))
+    fisher.observe(seen(torch.empty(0, D, dtype=torch.float64)))
     assert torch.equal(fisher.snapshot().value, before)
 
 
@@ -83,7 +89,7 @@ def test_drift_is_zero_for_itself_and_relative_to_the_one_before(name):
     assert before.drift(before) == pytest.approx(0, abs=1e-6)
     doubled, _ = observed(settings(name, decay=0.0), count=1)
     small = doubled.snapshot()
-    doubled.observe(observed(settings(name), count=1)[1][0] * 2**0.5)
+    doubled.observe(seen(observed(settings(name), count=1)[1][0] * 2**0.5))
     assert doubled.snapshot().drift(small) == pytest.approx(1.0, rel=1e-6)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from sngd_tune import FisherSettings, account, reconstruct, restore
 from sngd_tune.errors import NonFiniteError, ReconstructionError
-from sngd_tune.reconstruction.layers import LocalFisherLinear
+from sngd_tune.reconstruction.layers import ReconstructedLayer
 from tests.core.problems import SETTINGS, batches, network, relative_difference, settings, steps
 
 
@@ -20,7 +20,7 @@ def test_same_function_before_and_after_refreshes_and_back(name):
     torch.testing.assert_close(rebuilt(x), network()(x))
     optimizer = torch.optim.SGD(rebuilt.parameters(), lr=1e-3, momentum=0.9)
     steps(rebuilt, optimizer, batches(15))
-    assert rebuilt[0].fisher.refreshes > 3
+    assert rebuilt[0].fishers[0].refreshes > 3
     plain = restore(rebuilt)
     assert [type(module) for module in plain.modules()] == [type(module) for module in network().modules()]
     assert [p.shape for p in plain.parameters()] == [p.shape for p in network().parameters()]
@@ -40,7 +40,7 @@ def test_a_refresh_alone_does_not_move_the_function():
 def test_the_original_stays_untouched_and_a_single_layer_works():
     layer = nn.Linear(3, 2)
     rebuilt = reconstruct(layer, FisherSettings())
-    assert isinstance(rebuilt, LocalFisherLinear)
+    assert isinstance(rebuilt, ReconstructedLayer)
     assert type(layer) is nn.Linear
     restored = restore(rebuilt)
     assert type(restored) is nn.Linear
@@ -114,7 +114,7 @@ def test_an_unknown_optimizer_state_is_named():
 def test_nan_gradients_are_named_with_their_layer():
     rebuilt = reconstruct(network(), settings("input-eigh", warmup_batches=0))
     rebuilt(batches(1)[0][0]).sum().backward()
-    rebuilt[2].weight.grad.fill_(float("nan"))
+    rebuilt[2].weights[0].grad.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="2: its gradient holds NaN"):
         torch.optim.SGD(rebuilt.parameters(), lr=1e-3).step()
 

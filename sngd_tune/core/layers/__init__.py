@@ -1,0 +1,17 @@
+"""The kinds of layers that can get local Fisher layers: one file each, listed in `KINDS`."""
+
+from torch import nn
+
+from sngd_tune.core.layers.base import LayerKind
+from sngd_tune.core.layers.linear import LinearKind
+
+__all__ = ["KINDS", "kind_of"]
+
+KINDS: tuple[LayerKind, ...] = (LinearKind(),)
+
+_BY_CLASS = {module: kind for kind in KINDS for module in kind.modules}
+
+
+def kind_of(module: nn.Module) -> LayerKind | None:
+    """The kind of a module, by its exact class; None where there is none."""
+    return _BY_CLASS.get(type(module))
