@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sngd_tune.core.account import account
+    from sngd_tune.core.memory import predicted_memory
     from sngd_tune.core.optimizer import SNGD
+    from sngd_tune.core.outputs import observe_outputs
     from sngd_tune.reconstruction.transform import reconstruct, restore
     from sngd_tune.settings import FisherSettings
 
-__all__ = ["SNGD", "FisherSettings", "__version__", "account", "reconstruct", "restore"]
+__all__ = [
+    "SNGD",
+    "FisherSettings",
+    "__version__",
+    "account",
+    "observe_outputs",
+    "predicted_memory",
+    "reconstruct",
+    "restore",
+]
 
 __version__ = "0.1.0"
 
@@ -24,6 +35,8 @@ _HOMES = {
     "SNGD": "sngd_tune.core.optimizer",
     "FisherSettings": "sngd_tune.settings",
     "account": "sngd_tune.core.account",
+    "observe_outputs": "sngd_tune.core.outputs",
+    "predicted_memory": "sngd_tune.core.memory",
     "reconstruct": "sngd_tune.reconstruction.transform",
     "restore": "sngd_tune.reconstruction.transform",
 }

@@ -258,11 +258,25 @@ def doctor(
 
 
 @bench.command("step")
-def bench_step(output: OutputFormat = Format.TABLE) -> None:
-    """Time of an SNGD step over one of torch.optim.SGD, for each granularity."""
+def bench_step(
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="mnist_mlp, cnn, lstm or transformer; default: all. Repeatable.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", min=1, help="CPU threads; default: 1 and 2. Repeatable.")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Blocks of 50 steps; slow tasks get a fraction of them.")
+    ] = 25,
+    peers: Annotated[bool, typer.Option("--peers", help="Also time the optimizers of other packages.")] = False,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Time of an SNGD step over one of torch.optim.SGD, for each task and granularity."""
     from sngd_tune.bench.step import measure
+    from sngd_tune.bench.tasks import TASKS
 
-    _show_bench("time of a step, as a ratio", measure(), output)
+    rows = measure(rounds, threads or (1, 2), tasks or tuple(TASKS), peers, announce=say)
+    _show_bench("time of a step, as a ratio", rows, output)
 
 
 @bench.command("trials")
@@ -277,7 +291,8 @@ def _show_bench(title: str, rows: "Sequence[Mapping[str, Any]]", output: Format)
     if output is Format.JSON:
         print_json({"schema": 1, "rows": rows})
     else:
-        print_table(title, list(rows[0]), [list(row.values()) for row in rows])
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        print_table(title, columns, [[row.get(column) for column in columns] for row in rows])
 
 
 def _load(

@@ -66,17 +66,20 @@ class FisherSettings:
             the rest. None: keep `rank` pairs whatever they carry.
         relative_damping: ρ ≥ 0 in ``λ = ρ · mean(diag G) + absolute_damping``; useful from 1e-4 to 10.
         absolute_damping: the absolute part of λ, ≥ 0, in units of squared activations.
-        fisher_interval: optimizer steps between refreshes of the root, ≥ 1.
-        statistics_interval: optimizer steps between batches that enter ``G``, ≥ 1.
+        fisher_interval: optimizer steps between refreshes of the root, ≥ 1; the layers of a model take turns.
+        statistics_interval: optimizer steps between batches that enter ``G``, ≥ 1; the layers of a model take turns.
         decay: weight of the past in the running average of ``G`` at each statistics batch, 0 ≤ decay < 1.
             The average is corrected for its start, as Adam's is.
         warmup_batches: steps at the start that only collect statistics and leave the parameters as they are, ≥ 0.
-        damping_policy: ``"fixed"`` (λ as above) or ``"levenberg_marquardt"`` (λ times a factor that follows the ratio of actual
-            to predicted loss reduction; `SNGD.step` needs a closure then).
+        damping_policy: ``"fixed"`` (λ as above) or ``"levenberg_marquardt"`` (λ times a factor that follows the ratio
+            of actual to predicted loss reduction, from the next refresh on; `SNGD.step` needs a closure then, which it
+            evaluates once more every fifth step, and `reconstruct` refuses it).
         refresh_schedule: ``"thinning"`` (after 1, 2, 4, … steps, then every ``fisher_interval``: early on ``G`` comes
             from few batches and moves fast), ``"fixed"`` (every ``fisher_interval`` from the first step) or ``"drift"``
-            (as ``"thinning"``, but a layer keeps its root while its ``G`` has moved by less than `drift_threshold`).
-        drift_threshold: relative movement of ``G`` (Frobenius) that calls for a refresh under ``"drift"``, > 0.
+            (as ``"thinning"``, but a layer keeps its root while its ``G`` and λ have moved by less than
+            `drift_threshold`).
+        drift_threshold: relative movement of ``G`` (Frobenius, estimated) or of λ that calls for a refresh under
+            ``"drift"``, > 0.
         step_bound: for base optimizers whose step is proportional to the gradient (SGD): ``"graft"`` gives the
             preconditioned gradient of each layer the norm of its gradient, so that ``lr`` means what it means for
             SGD; ``"kl"`` scales the whole step down to a predicted ``η² Σ ⟨∇, (G + λI)⁻¹∇⟩ ≤ kl_bound``; ``"none"`` is

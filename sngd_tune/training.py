@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from sngd_tune.core.optimizer import SNGD
 from sngd_tune.core.snapshots import Snapshot
 from sngd_tune.core.stopwatch import Stopwatch
 from sngd_tune.memory import PeakMemory
@@ -165,16 +167,25 @@ class Training:
         return float(total) / len(self._train[0]), len(self._train[0]), norms
 
     def _step(self, indices: Tensor, measure: bool) -> tuple[Tensor, tuple[float, float]]:
-        with self._watch("forward_backward"):
-            inputs, targets = self._train[0][indices], self._train[1][indices]
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self._workload.loss(self.model(inputs), targets)
-            loss.backward()
+        def evaluate() -> Tensor:
+            with self._watch("forward_backward"):
+                inputs, targets = self._train[0][indices], self._train[1][indices]
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = self._workload.loss(self.model(inputs), targets)
+                loss.backward()
+            return loss
+
+        loss = evaluate()
         parameters = list(self.model.parameters()) if measure else []
         before = [parameter.detach().clone() for parameter in parameters]
         gradient_norm = _norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         with self._watch("update"):
-            self.optimizer.step()
+            if isinstance(self.optimizer, SNGD) and self.optimizer.needs_closure:
+                # Its first evaluation has been done.
+                again = chain([loss], (evaluate() for _ in count()))
+                self.optimizer.step(lambda: next(again).item())
+            else:
+                self.optimizer.step()
             if self._schedule:
                 self._schedule.step()
         self._steps += 1

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["interleave", "median_ratio"]
+__all__ = ["interleave", "interleave_steps", "median_ratio", "p95_over_median"]
 
 
 def interleave(candidates: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
@@ -25,3 +25,33 @@ def median_ratio(values: list[float], baseline: list[float]) -> tuple[float, flo
         return ratios[0], ratios[0], ratios[0]
     lower, median, upper = statistics.quantiles(ratios, n=4)
     return median, lower, upper
+
+
+def interleave_steps(
+    candidates: Mapping[str, Callable[[], None]], blocks: int, steps: int, turn: int
+) -> dict[str, list[list[float]]]:
+    """Seconds of each single step of each candidate: `blocks` lists of `steps`.
+
+    Args:
+        candidates: each call is one step. They should be warm.
+        blocks: ≥ 1.
+        steps: in a block, ≥ 1.
+        turn: steps until it is the next candidate's turn, ≥ 1: enough of them that the caches are its own.
+    """
+    seconds: dict[str, list[list[float]]] = {name: [[] for _ in range(blocks)] for name in candidates}
+    for block in range(blocks):
+        for start in range(0, steps, turn):
+            for name, step in candidates.items():
+                seconds[name][block] += [_seconds(step) for _ in range(min(turn, steps - start))]
+    return seconds
+
+
+def p95_over_median(seconds: list[float]) -> float:
+    """95th percentile over median: how much the slow steps stand out. At least two values."""
+    return statistics.quantiles(seconds, n=20)[-1] / statistics.median(seconds)
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start

@@ -4,16 +4,18 @@ Both forms read the same account, so that they rebuild the same layers.
 """
 
 import operator
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from sngd_tune.core.layers import KINDS, kind_of
 from sngd_tune.core.layers.base import LayerKind, Site
 from sngd_tune.core.operators import Parts
+from sngd_tune.core.schedule import Offset, staggered
 from sngd_tune.errors import ReconstructionError, SettingsError
 from sngd_tune.settings import FisherSettings
 
@@ -35,6 +37,7 @@ class Match:
         place: number of the site among those of its module.
         site: what is where.
         settings: of the local Fisher layer.
+        offset: where its regular statistics and refreshes lie in their intervals.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Match:
     place: int
     site: Site
     settings: FisherSettings
+    offset: Offset = field(default_factory=Offset)
 
     @property
     def parameters(self) -> Parts:
@@ -66,12 +70,17 @@ class Entry:
     reason: str
 
 
-def matches(model: nn.Module, settings: SettingsLike) -> list[Match]:
+def matches(model: nn.Module, settings: SettingsLike, together: bool = False) -> list[Match]:
     """The sites of `model` that get a local Fisher layer, in module order.
+
+    Args:
+        model: with layers of the kinds in `core.layers`.
+        settings: of the layers.
+        together: whether all take statistics in the same steps (`core.schedule.staggered`).
 
     Raises:
         ReconstructionError: there is none.
-        SettingsError: a pattern matches no module.
+        SettingsError: a pattern matches no module, or a layer without a kernel is asked for blocks of a kernel.
     """
     found = [verdict for _, verdict in _verdicts(model, settings) if isinstance(verdict, Match)]
     if not found:
@@ -81,7 +90,20 @@ def matches(model: nn.Module, settings: SettingsLike) -> list[Match]:
             f"{type(model).__name__} has no layer that can get a local Fisher layer"
             f" ({reasons or 'it has no parameters'}); these can: {known}"
         )
-    return found
+    for match in found:
+        _check_block(match)
+    offsets = staggered([(match.path, match.settings) for match in found], together)
+    return [replace(match, offset=offset) for match, offset in zip(found, offsets, strict=True)]
+
+
+def _check_block(match: Match) -> None:
+    settings, shape = match.settings, match.site.shape
+    if settings.block in ("channel", "position") and not match.kind.convolves and not shape.one_hot:
+        raise SettingsError(
+            f"granularity={settings.granularity!r}: is for convolutions, and {match.name or 'the model'} is"
+            f" {type(match.module).__name__}; give it settings of its own, before the others:"
+            f" {{{match.path or '*'!r}: FisherSettings(granularity='input'), …}}"
+        )
 
 
 def account(model: nn.Module, settings: SettingsLike) -> list[Entry]:
@@ -90,7 +112,9 @@ def account(model: nn.Module, settings: SettingsLike) -> list[Entry]:
     Raises:
         SettingsError: a pattern matches no module.
     """
-    verdicts = {id(parameter): verdict for parameters, verdict in _verdicts(model, settings) for parameter in parameters}
+    verdicts = {
+        id(parameter): verdict for parameters, verdict in _verdicts(model, settings) for parameter in parameters
+    }
     return [_entry(name, verdicts[id(parameter)]) for name, parameter in model.named_parameters()]
 
 
@@ -107,8 +131,9 @@ def _entry(name: str, verdict: Match | str) -> Entry:
 
 def _verdicts(model: nn.Module, settings: SettingsLike) -> Iterator[tuple[Parts, Match | str]]:
     """Groups of parameters, each with its match or the reason why it has none; no parameter twice."""
+    _check_initialized(model)
     _check_patterns(model, settings)
-    owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+    owners = _owners(model)
     done: set[int] = set()
     for path, module in model.named_modules():
         for parameters, verdict in _examine(path, module, settings, owners):
@@ -118,29 +143,55 @@ def _verdicts(model: nn.Module, settings: SettingsLike) -> Iterator[tuple[Parts,
                 yield fresh, verdict
 
 
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    """Every place of each parameter, by its name; a module under several names is one place."""
+    owners: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False, remove_duplicate=False):
+            owners.setdefault(id(parameter), []).append(name)
+    return owners
+
+
 def _examine(
-    path: str, module: nn.Module, settings: SettingsLike, owners: Counter[int]
+    path: str, module: nn.Module, settings: SettingsLike, owners: Mapping[int, list[str]]
 ) -> Iterator[tuple[Parts, Match | str]]:
     """The sites of one module, then what is left of its own parameters."""
     kind = kind_of(module)
-    reason = kind.refusal(module) if kind else f"no local Fisher layer for {type(module).__name__}"
+    reason = kind.refusal(module) if kind else _unknown(module)
     if kind and reason is None:
         for place, site in enumerate(kind.sites(module)):
             name = ".".join(filter(None, (path, site.suffix)))
             found = _settings_for(path, name, settings)
             match = Match(name, path, module, kind, place, site, found) if found is not None else None
             parameters = tuple(attribute(module, each) for each in site.parameters)
-            yield parameters, _refusal(parameters, site, found, owners) or match or "no settings pattern matches it"
-        reason = "not a weight of this layer"
-    yield tuple(module.parameters(recurse=False)), reason or ""
+            refusal = _refusal(path, parameters, site, found, owners)
+            own = tuple(parameter for parameter in parameters if isinstance(parameter, nn.Parameter))
+            yield own, refusal or match or "no settings pattern matches it"
+    for name, parameter in module.named_parameters(recurse=False):
+        yield (parameter,), reason or (kind.plain.get(name) if kind else None) or "not a weight of this layer"
 
 
-def _refusal(parameters: Parts, site: Site, settings: FisherSettings | None, owners: Counter[int]) -> str | None:
+def _unknown(module: nn.Module) -> str:
+    """Why a module of no known kind has no local Fisher layer."""
+    if is_parametrized(module):
+        return f"{type(module).__bases__[0].__name__} with a parametrized weight"
+    if isinstance(module, ParametrizationList):
+        return "its layer's weight is computed from it (torch.nn.utils.parametrize)"
+    return f"no local Fisher layer for {type(module).__name__}"
+
+
+def _refusal(
+    path: str, parameters: Parts, site: Site, settings: FisherSettings | None, owners: Mapping[int, list[str]]
+) -> str | None:
     """Why a site that its kind supports has no local Fisher layer, or None."""
+    if not all(isinstance(parameter, nn.Parameter) for parameter in parameters):
+        return "its weight is computed before each forward pass (weight norm, pruning, …), not a parameter"
     if not all(parameter.requires_grad for parameter in parameters):
         return "frozen"
-    if any(owners[id(parameter)] > 1 for parameter in parameters):
-        return "its weight is tied to another module"
+    own = {".".join(filter(None, (path, name))) for name in site.parameters}
+    others = [name for parameter in parameters for name in owners[id(parameter)] if name not in own]
+    if others:
+        return f"tied to {', '.join(others)}"
     if settings is not None and settings.needs_gradients and not site.gradients and not site.shape.one_hot:
         return f"granularity {settings.granularity!r} needs output gradients, which this layer does not show"
     return None
@@ -150,14 +201,24 @@ def _settings_for(path: str, name: str, settings: SettingsLike) -> FisherSetting
     """By the name of the site or of its module; the first pattern that matches counts."""
     if isinstance(settings, FisherSettings):
         return settings
-    return next((v for pattern, v in settings.items() if fnmatchcase(name, pattern) or fnmatchcase(path, pattern)), None)
+    return next(
+        (v for pattern, v in settings.items() if fnmatchcase(name, pattern) or fnmatchcase(path, pattern)), None
+    )
+
+
+def _check_initialized(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ReconstructionError(f"{name}: has no shape yet, as it is lazy; run a batch through the model first")
 
 
 def _check_patterns(model: nn.Module, settings: SettingsLike) -> None:
     if isinstance(settings, FisherSettings):
         return
     names = [name for name, _ in model.named_modules()]
-    names += [f"{path}.{site.suffix}" for path, module in model.named_modules() for site in _sites(module) if site.suffix]
+    names += [
+        f"{path}.{site.suffix}" for path, module in model.named_modules() for site in _sites(module) if site.suffix
+    ]
     for pattern, value in settings.items():
         if not isinstance(value, FisherSettings):
             raise SettingsError(f"{pattern!r}: its settings are {type(value).__name__}, not FisherSettings")

@@ -8,6 +8,7 @@ state that is a gradient (Adam's first moment) is carried over by `rebase`. Adam
 rotated coordinates and stays, as in SOAP (Vyas et al. 2024).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sngd_tune.core.bounds import kl_scale
+from sngd_tune.core.bounds import BOUNDS, StepBound, kl_scale
 from sngd_tune.core.layers.base import Site
 from sngd_tune.core.operators import Parts, RootOperator, join, take_apart
 from sngd_tune.errors import SettingsError
@@ -34,22 +35,55 @@ class Update:
 
     Attributes:
         parameters: weight and, if there is one, bias; or the plain parameter alone.
-        gradients: theirs, in the precision of the root.
+        gradient: theirs, joined (``[*lead, d_out, d]``), in the precision of the root; of a plain parameter as it is.
         root: of the layer; None for a plain parameter.
         site: where the layer is; None for a plain parameter.
         settings: of the layer; None for a plain parameter.
+        bounded: the natural gradient, where it had to be bounded together with those of other layers.
     """
 
     parameters: Parts
-    gradients: Parts
+    gradient: Tensor
     root: RootOperator | None = None
     site: Site | None = None
     settings: FisherSettings | None = None
+    bounded: Tensor | None = None
 
     @property
-    def bound(self) -> str:
+    def bound(self) -> StepBound:
         """The step bound that the layer asks for."""
-        return self.settings.step_bound if self.settings is not None else "none"
+        return BOUNDS[self.settings.step_bound if self.settings is not None else "none"]
+
+    @property
+    def kl_bound(self) -> float:
+        """The bound of the trust region; infinite where there is none."""
+        return self.settings.kl_bound if self.settings is not None else math.inf
+
+    def natural(self) -> Tensor:
+        """``∇ (G + λI)⁻¹``; the gradient itself for a plain parameter."""
+        return self.gradient if self.root is None else self.root.precondition(self.gradient)
+
+    def accumulate(self, into: Tensor, momentum: float) -> None:
+        """``into ← momentum · into + natural gradient``, bounded, in place."""
+        if self.bounded is None and self.root is not None:
+            self.bound.accumulate(self.root, self.gradient, into, momentum)
+        else:
+            into.mul_(momentum).add_(self.gradient if self.bounded is None else self.bounded)
+
+    def joint(self, parts: Parts) -> Tensor:
+        """Tensors shaped as the parameters in the shape of the gradient."""
+        return parts[0] if self.site is None else join(self.site.matrices(parts))
+
+    def shaped(self, joint: Tensor) -> Parts:
+        """Inverse of `joint`; views where the layer's parameters allow it."""
+        if self.site is None:
+            return (joint,)
+        return self.site.shaped(take_apart(joint, len(self.parameters)), self.parameters)
+
+    def squared_length(self, displacement: Tensor) -> Tensor:
+        """``Δ (G + λI) Δᵀ = ‖Δ R⁻ᵀ‖²`` of a displacement ``Δ`` shaped as the gradient, ``[]``; ``R = I`` if plain."""
+        moved = displacement if self.root is None else self.root.solve_transpose(displacement)
+        return moved.square().sum()
 
 
 class Base(ABC):
@@ -57,6 +91,18 @@ class Base(ABC):
 
     #: Learning rate where none is given.
     default_lr: float
+    #: What a parameter group holds for it, beside ``lr`` and ``weight_decay``.
+    hyperparameters: tuple[str, ...]
+    #: Whether a step is as long as the natural gradient.
+    scales_with_gradients: bool
+
+    def bound(self, steps: Sequence[tuple[Update, float]]) -> None:
+        """Bound the layers' steps as their settings ask, where this is done for all groups at once.
+
+        Args:
+            steps: every update of the coming step with its learning rate; `Update.bounded` is set in place.
+        """
+        del steps  # bases that normalize by coordinate bound their steps themselves
 
     @abstractmethod
     def directions(self, updates: Sequence[Update], states: States, group: Group) -> list[Tensor]:
@@ -71,65 +117,43 @@ class SgdBase(Base):
     """SGD with momentum, Nesterov's on demand (Sutskever et al. 2013, in torch's form); the step bounds act here."""
 
     default_lr = 0.1
+    hyperparameters = ("momentum", "nesterov")
+    scales_with_gradients = True
+
+    def bound(self, steps: Sequence[tuple[Update, float]]) -> None:
+        together = [(update, lr) for update, lr in steps if update.bound.joint]
+        natural = [update.natural() for update, _ in together]
+        products = [
+            lr**2 * (update.gradient * direction).sum()
+            for (update, lr), direction in zip(together, natural, strict=True)
+        ]
+        scales = kl_scale(products, [update.kl_bound for update, _ in together])
+        for (update, _), direction, scale in zip(together, natural, scales, strict=True):
+            update.bounded = direction * scale
 
     def directions(self, updates: Sequence[Update], states: States, group: Group) -> list[Tensor]:
-        momentum, nesterov = group["momentum"], group["nesterov"] and group["momentum"] > 0
-        trusted = self._trusted(updates, group["lr"])
+        momentum = group["momentum"]
         directions: list[Tensor] = []
-        for i, update in enumerate(updates):
-            into = _buffers(update, states, keep=momentum > 0)
-            if nesterov:
-                natural = tuple(map(torch.zeros_like, into))
-                self._accumulate(update, trusted.get(i), natural, 0.0)
-                torch._foreach_mul_(into, momentum)
-                torch._foreach_add_(into, natural)
-                directions += torch._foreach_add(natural, into, alpha=momentum)
-            else:
-                self._accumulate(update, trusted.get(i), into, momentum)
-                directions += into
+        for update in updates:
+            velocity = _velocity(update, states[update.parameters[0]], keep=momentum > 0)
+            before = velocity * -momentum if group["nesterov"] and momentum else None
+            update.accumulate(velocity, momentum)
+            # With v ← μ v + n, Nesterov's n + μ v is (1 + μ) v less the old μ v.
+            directions += update.shaped(velocity if before is None else before.add_(velocity, alpha=1 + momentum))
         return directions
 
     def rebase(self, state: dict[str, Any], old: RootOperator, new: RootOperator) -> None:
         """Nothing to do: the momentum is a displacement of ``W``."""
 
-    @staticmethod
-    def _accumulate(update: Update, trusted: Parts | None, into: Parts, momentum: float) -> None:
-        """``into ← momentum · into + natural gradient``, the one scaled for the trust region where there is one."""
-        root, site = update.root, update.site
-        if trusted is None and root is not None and site is not None:
-            into, gradients = site.matrices(into), site.matrices(update.gradients)
-            root.accumulate(gradients, into, momentum, graft=update.bound == "graft")
-        else:
-            torch._foreach_mul_(into, momentum)
-            torch._foreach_add_(into, update.gradients if trusted is None else trusted)
 
-    @staticmethod
-    def _trusted(updates: Sequence[Update], lr: float) -> dict[int, Parts]:
-        """Natural gradients of the layers that ask for the trust region, by their place among the updates."""
-        natural = {
-            i: u.site.shaped(u.root.natural(u.site.matrices(u.gradients)), u.gradients)
-            for i, u in enumerate(updates)
-            if u.root is not None and u.site is not None and u.bound == "kl"
-        }
-        if not natural:
-            return {}
-        products = [lr**2 * _inner(updates[i].gradients, parts) for i, parts in natural.items()]
-        bounds = [settings.kl_bound for i in natural if (settings := updates[i].settings) is not None]
-        scales = kl_scale(products, bounds)
-        scaled = zip(natural.items(), scales, strict=True)
-        return {i: tuple(part * scale for part in parts) for (i, parts), scale in scaled}
-
-
-def _buffers(update: Update, states: States, keep: bool) -> Parts:
+def _velocity(update: Update, state: dict[str, Any], keep: bool) -> Tensor:
     """What the natural gradients of an update are added to: its momentum, or zeros."""
-    if not keep:
-        return tuple(torch.zeros_like(g, memory_format=torch.contiguous_format) for g in update.gradients)
-    for parameter, gradient in zip(update.parameters, update.gradients, strict=True):
-        if "momentum_buffer" not in states[parameter]:
-            # Contiguous, whatever the gradient is: the matrix form of a buffer must be a view.
-            buffer = torch.zeros_like(gradient, memory_format=torch.contiguous_format)
-            states[parameter]["momentum_buffer"] = buffer
-    return tuple(states[parameter]["momentum_buffer"] for parameter in update.parameters)
+    if keep and "momentum_buffer" in state:
+        return state["momentum_buffer"]
+    zeros = torch.zeros_like(update.gradient)
+    if keep:
+        state["momentum_buffer"] = zeros
+    return zeros
 
 
 class AdamWBase(Base):
@@ -139,6 +163,8 @@ class AdamWBase(Base):
     """
 
     default_lr = 1e-3
+    hyperparameters = ("betas", "eps")
+    scales_with_gradients = False
 
     def directions(self, updates: Sequence[Update], states: States, group: Group) -> list[Tensor]:
         return [part for update in updates for part in self._direction(update, states[update.parameters[0]], group)]
@@ -149,12 +175,11 @@ class AdamWBase(Base):
 
     @staticmethod
     def _direction(update: Update, state: dict[str, Any], group: Group) -> Parts:
-        root, site = update.root, update.site
-        if root is None or site is None:
-            return (_adam(update.gradients[0], state, group["betas"], group["eps"]),)
-        gradient = root.apply(join(site.matrices(update.gradients)))
-        direction = root.apply_transpose(_adam(gradient, state, group["betas"], group["eps"]))
-        return site.shaped(take_apart(direction, len(update.parameters)), update.parameters)
+        root = update.root
+        if root is None:
+            return (_adam(update.gradient, state, group["betas"], group["eps"]),)
+        direction = _adam(root.apply(update.gradient), state, group["betas"], group["eps"])
+        return update.shaped(root.apply_transpose(direction))
 
 
 def _adam(gradient: Tensor, state: dict[str, Any], betas: tuple[float, float], eps: float) -> Tensor:
@@ -166,10 +191,6 @@ def _adam(gradient: Tensor, state: dict[str, Any], betas: tuple[float, float], e
     state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     denominator = (state["exp_avg_sq"].sqrt() / (1 - beta2 ** state["step"]) ** 0.5).add_(eps)
     return (state["exp_avg"] / (1 - beta1 ** state["step"])).div_(denominator)
-
-
-def _inner(left: Parts, right: Parts) -> Tensor:
-    return torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
 
 
 BASES: dict[str, type[Base]] = {"sgd": SgdBase, "adamw": AdamWBase}

@@ -10,12 +10,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["Inputs", "Rows", "with_bias_input"]
+__all__ = ["Inputs", "Rows", "distinct", "with_bias_input"]
 
 
 def with_bias_input(x: Tensor, bias: bool) -> Tensor:
     """The inputs ``[..., d_in]`` of a layer with the final 1 that stands for its bias, ``[..., d_in + 1]``."""
     return torch.nn.functional.pad(x, (0, 1), value=1.0) if bias else x
+
+
+def distinct(rows: Tensor) -> Tensor:
+    """``[*lead, n, d]`` with a leading dimension of 1 where all its matrices are one and the same (`Tensor.expand`)."""
+    return rows[:1] if rows.dim() > 2 and rows.stride(0) == 0 else rows
 
 
 class Inputs(ABC):
@@ -42,7 +47,7 @@ class Inputs(ABC):
         """Whether no entry is NaN or infinity."""
 
     @abstractmethod
-    def take(self, index: Tensor) -> "Rows":
+    def take(self, index: Tensor) -> "Inputs":
         """The rows of these numbers (int64, ``[m]``), each an example of its own."""
 
     def chunks(self) -> Iterator[Tensor]:
@@ -97,7 +102,9 @@ class Rows(Inputs):
 
     def is_finite(self) -> bool:
         flat = self._a.reshape(-1)
-        return bool(torch.dot(flat, flat).isfinite())  # one pass without a temporary; a square that overflows is no loss
+        return bool(
+            torch.dot(flat, flat).isfinite()
+        )  # one pass without a temporary; a square that overflows is no loss
 
     def take(self, index: Tensor) -> "Rows":
         return Rows(self._a.index_select(-2, index))

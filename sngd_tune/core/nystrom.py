@@ -28,9 +28,9 @@ class Eigenpairs:
     """``G ≈ U diag(values) Uᵀ + tail (I − U Uᵀ)``.
 
     Attributes:
-        basis: ``U: [d, r]``, orthonormal.
-        values: ``[r]``, descending, ≥ 0.
-        tail: ``[]``, mean of the eigenvalues not kept, ≥ 0.
+        basis: ``U: [*lead, d, r]``, orthonormal; a column of zeros stands for a pair that is left to the rest.
+        values: ``[*lead, r]``, descending, ≥ 0; those of zero columns are `tail`.
+        tail: ``[*lead]``, mean of the eigenvalues not kept, ≥ 0.
     """
 
     basis: Tensor
@@ -38,9 +38,9 @@ class Eigenpairs:
     tail: Tensor
 
     def squared_norm(self) -> Tensor:
-        """``‖G‖²`` (Frobenius)."""
-        d, r = self.basis.shape
-        return self.values.square().sum() + (d - r) * self.tail.square()
+        """``‖G‖²`` (Frobenius), ``[*lead]``."""
+        d, r = self.basis.shape[-2:]
+        return self.values.square().sum(-1) + (d - r) * self.tail.square()
 
 
 @dataclass(frozen=True)
@@ -48,31 +48,38 @@ class Decomposition:
     """The eigenpairs of a sketch, and what the next sketch is made of.
 
     Attributes:
-        pairs: the leading eigenpairs.
-        range: ``Q = orth(Y): [d, l]``, in whose span the pairs lie; the next ``Ω``.
-        coordinates: ``Qᵀ U: [l, r]``.
+        pairs: the leading eigenpairs, as many as are wanted.
+        range: ``Q = orth(Y): [*lead, d, l]``, in whose span the pairs lie; the next ``Ω``.
+        coordinates: ``Qᵀ U: [*lead, l, r]``, of all pairs that the rank allows.
+        values: theirs, ``[*lead, r]``.
+        tail: mean of the eigenvalues beyond them, ``[*lead]``.
     """
 
     pairs: Eigenpairs
     range: Tensor
     coordinates: Tensor
+    values: Tensor
+    tail: Tensor
 
     def next_sketch(self) -> Tensor:
-        """``G Q`` with ``G`` replaced by its low-rank view, ``[d, l]``."""
-        V, tail = self.coordinates, self.pairs.tail
-        inner = (V * (self.pairs.values - tail)) @ V.mT
-        inner.diagonal().add_(tail)
+        """``G Q`` with ``G`` replaced by its low-rank view, ``[*lead, d, l]``."""
+        V, tail = self.coordinates, self.tail.unsqueeze(-1)
+        inner = (V * (self.values - tail).unsqueeze(-2)) @ V.mT
+        inner.diagonal(dim1=-2, dim2=-1).add_(tail)
         return self.range @ inner
 
 
-def decompose(sketch: Tensor, basis: Tensor, trace: Tensor, rank: int, retained=None) -> Decomposition:
-    """The leading `rank` eigenpairs from ``Y = G Ω``.
+def decompose(
+    sketch: Tensor, basis: Tensor, trace: Tensor, rank: int, retained_trace: float | None = None
+) -> Decomposition:
+    """The leading eigenpairs from ``Y = G Ω``.
 
     Args:
-        sketch: ``Y: [d, l]``.
-        basis: ``Ω: [d, l]``, orthonormal columns.
-        trace: ``tr G``, ``[]``.
+        sketch: ``Y: [*lead, d, l]``.
+        basis: ``Ω: [*lead, d, l]``, orthonormal columns.
+        trace: ``tr G``, ``[*lead]``.
         rank: pairs to keep, ≤ l.
+        retained_trace: share of the trace in (0, 1] that is enough: pairs beyond it are left to the rest.
 
     Raises:
         RootError: a decomposition does not converge.
@@ -81,22 +88,38 @@ def decompose(sketch: Tensor, basis: Tensor, trace: Tensor, rank: int, retained=
     try:
         values, V = torch.linalg.eigh(0.5 * (core + core.mT))
         # Directions in which the sketch is zero to rounding carry nothing; their pseudo-inverse is 0.
-        cutoff = (values[-1] * values.numel() ** 0.5 * torch.finfo(values.dtype).eps).clamp(
-            min=torch.finfo(values.dtype).tiny
-        )
-        inverse_root = torch.where(values > cutoff, values.clamp(min=cutoff).rsqrt(), torch.zeros_like(values))
+        cutoff = values[..., -1:] * values.shape[-1] ** 0.5 * torch.finfo(values.dtype).eps
+        cutoff = cutoff.clamp(min=torch.finfo(values.dtype).tiny)
+        inverse_root = torch.where(values > cutoff, values.maximum(cutoff).rsqrt(), torch.zeros_like(values))
         Q, T = torch.linalg.qr(sketch)
-        W, singular_values, _ = torch.linalg.svd(T @ (V * inverse_root))
+        W, singular_values, _ = torch.linalg.svd(T @ (V * inverse_root.unsqueeze(-2)))
     except RuntimeError as error:
         shape = tuple(sketch.shape)
         raise RootError(f"nystrom: no convergence on a sketch of shape {shape}; raise relative_damping") from error
-    kept = singular_values[:rank].square()
-    others = max(sketch.shape[0] - rank, 1)
-    tail = ((trace - kept.sum()) / others).clamp(min=0)
-    coordinates = W[:, :rank]
-    return Decomposition(Eigenpairs(Q @ coordinates, kept, tail), Q, coordinates)
+    d, found, coordinates = sketch.shape[-2], singular_values[..., :rank].square(), W[..., :rank]
+    tail = _tail(trace, found.sum(-1), d - rank)
+    pairs = Eigenpairs(Q @ coordinates, found, tail)
+    if retained_trace is not None:
+        pairs = _retained(pairs, trace, retained_trace)
+    return Decomposition(pairs, Q, coordinates, found, tail)
+
+
+def _retained(pairs: Eigenpairs, trace: Tensor, share: float) -> Eigenpairs:
+    """The first pairs that reach the share of the trace; the shapes stay."""
+    before = pairs.values.cumsum(-1) - pairs.values
+    wanted = before < share * trace.unsqueeze(-1)
+    others = pairs.basis.shape[-2] - wanted.sum(-1)
+    tail = _tail(trace, (pairs.values * wanted).sum(-1), others)
+    values = torch.where(wanted, pairs.values, tail.unsqueeze(-1))
+    return Eigenpairs(pairs.basis * wanted.unsqueeze(-2), values, tail)
+
+
+def _tail(trace: Tensor, kept: Tensor, others: int | Tensor) -> Tensor:
+    """The mean of `others` eigenvalues that make up the rest of the trace."""
+    count = others.clamp(min=1) if isinstance(others, Tensor) else max(others, 1)
+    return ((trace - kept) / count).clamp(min=0)
 
 
 def nystrom(pairs: Eigenpairs, damping: Tensor) -> LowRankOperator:
-    """The symmetric root ``(G + λI)^-½`` of a low-rank view."""
-    return LowRankOperator(pairs.basis, (pairs.values + damping).rsqrt(), (pairs.tail + damping).rsqrt())
+    """The symmetric root ``(G + λI)^-½`` of a low-rank view; ``λ: [*lead]``."""
+    return LowRankOperator(pairs.basis, (pairs.values + damping.unsqueeze(-1)).rsqrt(), (pairs.tail + damping).rsqrt())

@@ -4,23 +4,33 @@ The trajectory is that of `sngd_tune.reconstruct` with the same settings and the
 rounding, without the extra forward work. Cost of a step over `torch.optim.SGD`: ``sngd-tune bench step``.
 """
 
-import weakref
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from sngd_tune.core.account import Entry, Match, SettingsLike, account, matches
+from sngd_tune.core.account import Entry, SettingsLike, account, matches
 from sngd_tune.core.bases import Update, make_base
+from sngd_tune.core.compiling import is_compiled
+from sngd_tune.core.damping import Adaptation, QuadraticModel
+from sngd_tune.core.diagnostics import Diagnostics, diagnose
+from sngd_tune.core.distributed import Ranks, advance_all, unwrapped
+from sngd_tune.core.groups import check_layers_whole, cover
+from sngd_tune.core.guard import step_is_finite
+from sngd_tune.core.hyperparameters import check_hyperparameters
 from sngd_tune.core.layers.base import Site
-from sngd_tune.core.local_fisher import LocalFisher, gradient_error, make_local_fisher
-from sngd_tune.core.operators import Parts
-from sngd_tune.errors import ReconstructionError, SettingsError
+from sngd_tune.core.likelihoods import Likelihood
+from sngd_tune.core.local_fisher import LocalFisher, make_local_fisher
+from sngd_tune.core.memory import check as check_memory
+from sngd_tune.core.observers import Observers
+from sngd_tune.core.operators import Parts, join
+from sngd_tune.core.outputs import observe
+from sngd_tune.core.precision import outside_autocast
+from sngd_tune.core.safety import MAX_SKIPPED
+from sngd_tune.core.scaling import unscaled
+from sngd_tune.errors import ReconstructionError
 from sngd_tune.settings import FisherSettings
 
 __all__ = ["SNGD"]
@@ -36,11 +46,11 @@ class _Layer:
 
     def update(self) -> Update:
         """The layer's part in a step. A bias without a gradient counts as 0."""
-        dtype = self.fisher.dtype
         gradients = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters)
-        if gradients[0].dtype != dtype:
-            gradients = tuple(gradient.to(dtype) for gradient in gradients)
-        return Update(self.parameters, gradients, self.fisher.root, self.site, self.fisher.settings)
+        gradient = join(self.site.matrices(gradients))
+        if gradient.dtype != self.fisher.dtype:
+            gradient = gradient.to(self.fisher.dtype)
+        return Update(self.parameters, gradient, self.fisher.root, self.site, self.fisher.settings)
 
 
 class SNGD(torch.optim.Optimizer):
@@ -59,9 +69,16 @@ class SNGD(torch.optim.Optimizer):
         weight_decay: decoupled, ≥ 0: ``W`` shrinks by ``lr · weight_decay`` a step. (A scalar commutes with the
             reconstruction, so this is the same decay in both coordinates.)
         seed: of the random start of low-rank sketches.
+        param_groups: groups of the model's parameters with hyperparameters of their own, as torch's optimizers take them:
+            ``[{"params": […], "lr": 0.01}, …]``. They must hold all that trains, and a layer's weight and bias together.
+        process_group: the ranks that train one model together (`core.distributed`). None: the default group where
+            `torch.distributed` is initialized. Give a group of one rank to keep a process alone.
+        compiled: whether `torch.compile` makes graphs of the model: steps with statistics run eagerly then, and all layers
+            take theirs in the same steps (`core.compiling`). None: whether `model` is compiled already.
+        max_skipped: skipped steps in a row, ≥ 1, that are an error (`core.safety`); also batches of statistics.
 
     Raises:
-        ReconstructionError: no layer of the model can get a local Fisher layer.
+        ReconstructionError: the local Fisher layers will not fit into memory (`sngd_tune.core.memory`), or no layer of the model can get a local Fisher layer.
         SettingsError: a hyperparameter out of range, or a pattern that matches nothing.
 
     The first ``settings.warmup_batches`` calls of `step` only collect statistics and leave the parameters alone.
@@ -71,6 +88,9 @@ class SNGD(torch.optim.Optimizer):
     >>> [entry.treatment for entry in optimizer.account]
     ['local Fisher', 'local Fisher', 'local Fisher', 'local Fisher']
     """
+
+    #: `torch.amp.GradScaler` leaves unscaling and skipping to `step`, for the statistics have to know of both.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -85,8 +105,14 @@ class SNGD(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         seed: int = 0,
+        max_skipped: int = MAX_SKIPPED,
+        param_groups: Sequence[Mapping[str, Any]] | None = None,
+        process_group: Any = None,
+        compiled: bool | None = None,
     ):
         settings = FisherSettings() if settings is None else settings
+        compiled = is_compiled(model) if compiled is None else compiled
+        model = unwrapped(model)
         self._base = make_base(base)
         lr = self._base.default_lr if lr is None else lr
         defaults = {
@@ -97,14 +123,47 @@ class SNGD(torch.optim.Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
         }
-        _check(defaults)
+        check_hyperparameters({**defaults, "seed": seed, "max_skipped": max_skipped})
         self.account: list[Entry] = account(model, settings)
-        found = matches(model, settings)
+        found = matches(model, settings, together=compiled)
+        check_memory(found, base)
         self.layers: dict[str, LocalFisher] = {m.name: make_local_fisher(m, seed + i) for i, m in enumerate(found)}
-        self._by_weight = {m.parameters[0]: _Layer(m.parameters, m.site, self.layers[m.name]) for m in found}
-        self._biases = {bias for m in found for bias in m.parameters[1:]}
-        self._observers = [_Observer(list(sites), self.layers) for _, sites in groupby(found, lambda m: m.path)]
-        super().__init__((p for p in model.parameters() if p.requires_grad), defaults)
+        for layer in self.layers.values():
+            layer.max_skipped = max_skipped
+        self._max_skipped = max_skipped
+        self._adaptation = Adaptation(list(self.layers.values()))
+        self._ranks = Ranks(process_group)
+        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self._found = found
+        self._connect()
+        self._names.update((p, m.name or "model") for m in found for p in m.parameters)
+        # Schedulers look here for what there is to cycle: betas that SGD has not would be cycled instead of momentum.
+        used = ("lr", "weight_decay", *self._base.hyperparameters)
+        super().__init__(cover(model, param_groups), {name: defaults[name] for name in used})
+        check_layers_whole(found, self.param_groups)
+
+    def _connect(self) -> None:
+        """What follows from layers and model, and is made anew in a copy."""
+        self._by_weight = {m.parameters[0]: _Layer(m.parameters, m.site, self.layers[m.name]) for m in self._found}
+        self._biases = {bias for m in self._found for bias in m.parameters[1:]}
+        self._places: dict[Tensor, tuple[torch.dtype, torch.device]] = {}
+        self._observers = Observers(self._found, self.layers)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train more parameters, with the base optimizer alone: of another model, or once frozen ones.
+
+        Raises:
+            ValueError: one of them is in a group already.
+            SettingsError: a hyperparameter out of range.
+        """
+        check_hyperparameters({**_PLAIN_VALUES, **self.defaults, **param_group})
+        super().add_param_group(param_group)
+        number, group = len(self.param_groups) - 1, self.param_groups[-1]
+        given = group.get("param_names", [f"param_groups[{number}][{i}]" for i in range(len(group["params"]))])
+        for parameter, name in zip(group["params"], given, strict=True):
+            if parameter not in self._names:
+                self._names[parameter] = name
+                self.account.append(Entry(name, "plain", "not a parameter of the model"))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -115,29 +174,69 @@ class SNGD(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One natural gradient step, or one statistics-only batch during the warm-up.
 
+        A step with a gradient that is not finite is skipped whole, and counted: see `core.safety`.
+
         Args:
-            closure: evaluates the model again and returns the loss.
+            closure: evaluates the model again and returns the loss. Under ``damping_policy="levenberg_marquardt"``
+                it is required, and evaluated once more after every fifth step; the gradients are the last one's then.
 
         Raises:
-            NonFiniteError: statistics or gradient of a layer hold NaN or infinity, found at a refresh.
+            NonFiniteError: `max_skipped` steps in a row had to be skipped.
             RootError: the first root of a layer fails.
+            SettingsError: the damping policy needs a closure.
         """
+        self._adaptation.require(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._advance():
-            for group in self.param_groups:
-                self._update(group)
-        for observer in self._observers:
-            observer.follow_schedule()
+        with outside_autocast():
+            self._step(loss, closure)
         return loss
+
+    def _step(self, loss: float | None, closure: Callable[[], float] | None) -> None:
+        if not unscaled(self, self.layers.values(), self._length_depends_on):
+            return
+        self._follow_parameters()
+        if not step_is_finite(
+            self._parameters(), list(self.layers.values()), self._name_of, self._max_skipped, self._ranks
+        ):
+            return
+        if not self._advance():
+            model = self._update()
+            if model is not None and loss is not None and closure is not None:
+                self._adaptation.adapt(model, self._joint(_number(loss)), lambda: self._joint(self._unseen(closure)))
+        self._observers.follow_schedule()
+
+    @property
+    def needs_closure(self) -> bool:
+        """Whether `step` has to be given one: a layer's damping policy goes by the loss after a step."""
+        return self._adaptation.active
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that were left out, as a gradient held NaN or infinity."""
+        return next(iter(self.layers.values())).skipped_steps
+
+    def diagnostics(self) -> Diagnostics:
+        """How each layer's Fisher matrix, root and damping stand. Costs a decomposition of each ``G``."""
+        return Diagnostics(
+            layers=tuple(map(diagnose, self.layers.values())),
+            skipped_steps=self.skipped_steps,
+            reduction=self._adaptation.reduction,
+        )
+
+    def observe_outputs(self, outputs: Tensor, likelihood: str | Likelihood) -> None:
+        """Show the model's outputs to layers with ``fisher="sampled"`` or ``"exact"``, before ``loss.backward()``.
+
+        Next to free in steps that take no statistics. What `outputs` and `likelihood` may be, what it costs and what it
+        refuses: `sngd_tune.observe_outputs`, which is the same for the explicit form.
+        """
+        observe(self.layers.values(), outputs, likelihood)
 
     def detach(self) -> None:
         """Stop observing the model. The optimizer can still step, with the statistics it has."""
-        for observer in self._observers:
-            observer.detach()
-        self._observers = []
+        self._observers.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers only: `torch.load(..., weights_only=True)` takes it."""
@@ -155,31 +254,102 @@ class SNGD(torch.optim.Optimizer):
             have = ", ".join(sorted(self.layers))
             raise ReconstructionError(f"the state holds {saved}, the model {have}; build SNGD on the same model first")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "fisher"})
+        self._keep_precision(state_dict)
         for name, tensors in fisher.items():
             try:
                 self.layers[name].load_state_dict(tensors)
             except RuntimeError as error:
                 raise ReconstructionError(f"{name}: saved with other settings or of another shape; {error}") from error
-        for observer in self._observers:
-            observer.follow_schedule()
+        self._observers.follow_schedule()
+
+    def _keep_precision(self, saved: dict[str, Any]) -> None:
+        """Torch casts state to the precision of its parameter; that of a layer in bfloat16 is kept in float32."""
+        numbers = (number for group in saved["param_groups"] for number in group["params"])
+        for number, parameter in zip(numbers, self._parameters(), strict=True):
+            if parameter in self._by_weight:
+                layer = self._by_weight[parameter].fisher
+                exact = {k: v for k, v in saved["state"].get(number, {}).items() if isinstance(v, Tensor)}
+                self.state[parameter].update(
+                    {k: v.to(parameter.device, layer.dtype, copy=True) for k, v in exact.items()}
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what refers to hooks and is made anew; a scheduler keeps its wrapped `step` in the instance."""
+        made = {"step", "_by_weight", "_biases", "_places", "_observers"}
+        return {k: v for k, v in self.__dict__.items() if k not in made and not k.startswith("_optimizer_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Observe the model that came along with the copy."""
+        super().__setstate__(state)
+        self._connect()
 
     def _advance(self) -> bool:
         """Close the step's statistics in every layer; True while warming up."""
-        warming = False
-        for weight, layer in self._by_weight.items():
-            advance = layer.fisher.advance()
-            warming = warming or advance.warming
+        advances = advance_all([layer.fisher for layer in self._by_weight.values()], self._ranks)
+        for (weight, layer), advance in zip(self._by_weight.items(), advances, strict=True):
             if advance.replaced is not None:
-                _check_gradient(layer)
                 self._base.rebase(self.state[weight], advance.replaced, layer.fisher.root)
-        return warming
+        return any(advance.warming for advance in advances)
 
-    def _update(self, group: dict[str, Any]) -> None:
-        updates = [self._update_of(p) for p in group["params"] if p.grad is not None and p not in self._biases]
-        if not updates:
-            return
+    def _length_depends_on(self, layer: LocalFisher) -> bool:
+        return self._base.scales_with_gradients and layer.settings.step_bound != "graft"
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return (parameter for group in self.param_groups for parameter in group["params"])
+
+    def _follow_parameters(self) -> None:
+        """Statistics, roots and the base's state go where the parameters have gone: `.double()`, `.to(device)`."""
+        for parameter in self._parameters():
+            place = parameter.dtype, parameter.device
+            if self._places.get(parameter) == place:
+                continue
+            self._places[parameter] = place
+            layer = self._by_weight.get(parameter)
+            if layer is not None:
+                layer.fisher.follow(parameter)
+            dtype = parameter.dtype if layer is None else layer.fisher.dtype
+            state = self.state.get(parameter, {})
+            state.update({k: v.to(parameter.device, dtype) for k, v in state.items() if isinstance(v, Tensor)})
+
+    def _update(self) -> QuadraticModel | None:
+        """Move all parameters; what was predicted of it, where that is to be compared."""
+        groups = [(group, self._updates(group)) for group in self.param_groups]
+        self._base.bound([(update, group["lr"]) for group, updates in groups for update in updates])
+        model = self._adaptation.model([update for _, updates in groups for update in updates])
+        for group, updates in groups:
+            if updates:
+                self._move(group, updates)
+        return model
+
+    def _joint(self, loss: float) -> float:
+        """The loss of the joint batch, by which all ranks go."""
+        return self._ranks.mean(loss, next(iter(self.layers.values())).damping.device)
+
+    @torch.enable_grad()
+    def _unseen(self, closure: Callable[[], float]) -> float:
+        """The loss once more; what the model sees meanwhile enters no statistics."""
+        self._observers.pause()  # `step` lets them follow the schedule again
+        return _number(closure())
+
+    def _name_of(self, parameter: Tensor) -> str:
+        return self._names.get(parameter, f"plain {tuple(parameter.shape)}")
+
+    def _updates(self, group: dict[str, Any]) -> list[Update]:
+        return [self._update_of(p) for p in group["params"] if self._has_gradient(p)]
+
+    def _has_gradient(self, parameter: Tensor) -> bool:
+        """Whether this parameter, or with the weight of a layer its bias, has one; biases go with their weights."""
+        if parameter.grad is not None:
+            return parameter not in self._biases
+        layer = self._by_weight.get(parameter)
+        return layer is not None and any(part.grad is not None for part in layer.parameters)
+
+    def _move(self, group: dict[str, Any], updates: list[Update]) -> None:
         directions = self._base.directions(updates, self.state, group)
         parameters = [parameter for update in updates for parameter in update.parameters]
+        if not all(parameter.requires_grad for parameter in parameters):  # part of a layer was frozen meanwhile
+            moving = [(p, d) for p, d in zip(parameters, directions, strict=True) if p.requires_grad]
+            parameters, directions = [p for p, _ in moving], [d for _, d in moving]
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, _like(directions, parameters), alpha=-group["lr"])
@@ -189,117 +359,17 @@ class SNGD(torch.optim.Optimizer):
         if layer is not None:
             return layer.update()
         assert parameter.grad is not None
-        return Update((parameter,), (parameter.grad,))
+        return Update((parameter,), parameter.grad)
 
 
-class _Observer:
-    """Shows a module's inputs to its `LocalFisher`s, by hooks that are there only in steps that take statistics.
-
-    (A module with a hook takes torch's slower way through ``__call__``; this costs more than the hook.)
-    """
-
-    def __init__(self, found: list[Match], layers: dict[str, LocalFisher]):
-        self._module = found[0].module
-        self._fishers = [layers[match.name] for match in found]
-        self._hooks = _Hooks(found, self._fishers)
-        self._handles: list[RemovableHandle] = []
-        self.follow_schedule()
-
-    def follow_schedule(self) -> None:
-        """Attach or detach the hooks, as the coming step needs them."""
-        if any(fisher.observing for fisher in self._fishers):
-            if not self._handles:
-                self._handles = [
-                    self._module.register_forward_pre_hook(_Hook(self._hooks, "before")),
-                    self._module.register_forward_hook(
-                        _Hook(self._hooks, "after"), with_kwargs=True, always_call=True
-                    ),
-                ]
-        elif self._handles:
-            self.detach()
-
-    def detach(self) -> None:
-        """Take the hooks away."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+#: Values that break no rule, for what a group does not have.
+_PLAIN_VALUES = {"momentum": 0.0, "nesterov": False, "betas": (0.9, 0.999), "eps": 1e-8, "seed": 0, "max_skipped": 1}
 
 
-class _Hooks:
-    """What happens around a forward pass in training: the kind watches it, and tells what it has seen."""
-
-    def __init__(self, found: list[Match], fishers: list[LocalFisher]):
-        self._module = weakref.ref(found[0].module)
-        self._kind = found[0].kind
-        self._places = [match.place for match in found]
-        self._fishers = fishers
-        self._stack: ExitStack | None = None
-        self._record: Any = None
-
-    def before(self, module: nn.Module, args: Any) -> None:
-        """Start to watch, if this is the module itself and not a copy."""
-        if self._module() is not module or not (module.training and torch.is_grad_enabled()):
-            return
-        self._stack = ExitStack()
-        self._record = self._stack.enter_context(self._kind.watch(module))
-
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Tell the local Fisher layers that observe; `output` is None where the forward pass raised."""
-        if self._stack is None:
-            return
-        stack, record, self._stack, self._record = self._stack, self._record, None, None
-        stack.close()
-        if output is not None:
-            with torch.no_grad():
-                seen = self._kind.seen(module, args, kwargs, output, record)
-            for place, fisher in zip(self._places, self._fishers, strict=True):
-                if fisher.observing:
-                    fisher.observe(seen[place])
-
-
-class _Hook:
-    """One of `_Hooks` as torch calls it.
-
-    It holds a weak reference: a pickled model carries no optimizer, and an optimizer that is gone observes nothing.
-    """
-
-    def __init__(self, hooks: _Hooks | None, event: str):
-        self._hooks = weakref.ref(hooks) if hooks is not None else None
-        self._event = event
-
-    def __call__(self, module: nn.Module, *arguments: Any) -> None:
-        hooks = self._hooks() if self._hooks is not None else None
-        if hooks is not None:
-            getattr(hooks, self._event)(module, *arguments)
-
-    def __reduce__(self) -> Any:
-        return type(self), (None, self._event)
-
+def _number(loss: float | Tensor) -> float:
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)
 
 
 def _like(directions: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
     """Directions in the precision of their parameters."""
     return [d if d.dtype == p.dtype else d.to(p.dtype) for d, p in zip(directions, parameters, strict=True)]
-
-
-def _check_gradient(layer: _Layer) -> None:
-    """At a refresh, where a look at the numbers costs little beside the root."""
-    gradient = layer.parameters[0].grad
-    if gradient is not None and not bool(gradient.isfinite().all()):
-        raise gradient_error(layer.fisher.name)
-
-
-def _check(values: dict[str, Any]) -> None:
-    """One table of rules; ``not x > 0`` catches NaN too."""
-    beta1, beta2 = values["betas"]
-    rules = [
-        ("lr", values["lr"], values["lr"] > 0, "> 0", "0.1"),
-        ("momentum", values["momentum"], 0 <= values["momentum"] < 1, "in [0, 1)", "0.9"),
-        ("betas[0]", beta1, 0 <= beta1 < 1, "in [0, 1)", "0.9"),
-        ("betas[1]", beta2, 0 <= beta2 < 1, "in [0, 1)", "0.999"),
-        ("eps", values["eps"], values["eps"] > 0, "> 0", "1e-8"),
-        ("weight_decay", values["weight_decay"], values["weight_decay"] >= 0, "≥ 0", "0.0"),
-    ]
-    for name, value, holds, rule, remedy in rules:
-        if not holds:
-            raise SettingsError(f"{name}={value!r}: must be {rule}; try {remedy}")

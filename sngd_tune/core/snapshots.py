@@ -1,4 +1,7 @@
-"""``G`` at one moment, for diagnosis: condition number, effective rank, drift. Off the training path."""
+"""``G`` at one moment, for diagnosis: condition number, effective rank, drift. Off the training path.
+
+Leading dimensions are matrices side by side: the blocks of one block-diagonal ``G``.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -7,7 +10,7 @@ from torch import Tensor
 
 from sngd_tune.core.nystrom import Eigenpairs
 
-__all__ = ["DenseSnapshot", "DiagonalSnapshot", "LowRankSnapshot", "Snapshot"]
+__all__ = ["DenseSnapshot", "DiagonalSnapshot", "KronSnapshot", "LowRankSnapshot", "Snapshot"]
 
 
 class Snapshot(ABC):
@@ -47,7 +50,7 @@ class Snapshot(ABC):
 
 
 class DiagonalSnapshot(Snapshot):
-    """A diagonal ``G``, ``[d]``."""
+    """A diagonal ``G``, ``[..., d]``."""
 
     def __init__(self, value: Tensor):
         self.value = value.double()
@@ -63,21 +66,22 @@ class DiagonalSnapshot(Snapshot):
 
     def inner(self, other: Snapshot) -> float:
         assert isinstance(other, DiagonalSnapshot)
-        return float(self.value @ other.value)
+        return float((self.value * other.value).sum())
 
 
 class DenseSnapshot(Snapshot):
-    """A dense ``G: [d, d]``, or a block-diagonal one, ``[k, b, b]``, whose last block ends in `padding` zero rows."""
+    """Dense ``G: [..., d, d]``, or blocks ``[..., k, b, b]`` the last of which end in `padding` zero rows."""
 
     def __init__(self, value: Tensor, padding: int = 0):
         self.value = value.clone()
         self._padding = padding
 
     def extremes(self) -> tuple[float, float]:
-        eigenvalues = torch.linalg.eigvalsh(self.value).reshape(-1, self.value.shape[-1])
-        # Ascending, so that the zeros of the padding are the first of the last block.
-        smallest = torch.cat((eigenvalues[:-1, 0], eigenvalues[-1, self._padding :][:1])).min()
-        return max(float(smallest), 0.0), float(eigenvalues.max())
+        eigenvalues = torch.linalg.eigvalsh(self.value)  # ascending: the zeros of the padding come first
+        smallest = eigenvalues[..., 0]
+        if self._padding:
+            smallest = torch.cat((smallest[..., :-1], eigenvalues[..., -1:, self._padding]), dim=-1)
+        return max(float(smallest.min()), 0.0), float(eigenvalues.max())
 
     def trace(self) -> float:
         return float(self.value.diagonal(dim1=-2, dim2=-1).sum(dtype=torch.float64))
@@ -90,30 +94,56 @@ class DenseSnapshot(Snapshot):
         return float((self.value * other.value).sum(dtype=torch.float64))
 
 
+class KronSnapshot(Snapshot):
+    """``G = B ⊗ A``, from ``A: [..., d, d]`` and ``B: [..., d_out, d_out]``; the product is never formed."""
+
+    def __init__(self, inputs: Tensor, outputs: Tensor):
+        self.factors = inputs.double(), outputs.double()
+
+    def extremes(self) -> tuple[float, float]:
+        values = [torch.linalg.eigvalsh(factor).clamp(min=0) for factor in self.factors]
+        return float((values[0][..., 0] * values[1][..., 0]).min()), float(
+            (values[0][..., -1] * values[1][..., -1]).max()
+        )
+
+    def trace(self) -> float:
+        traces = [factor.diagonal(dim1=-2, dim2=-1).sum(-1) for factor in self.factors]
+        return float((traces[0] * traces[1]).sum())
+
+    def squared_norm(self) -> float:
+        return self.inner(self)
+
+    def inner(self, other: Snapshot) -> float:
+        assert isinstance(other, KronSnapshot)
+        products = [(left * right).sum((-2, -1)) for left, right in zip(self.factors, other.factors, strict=True)]
+        return float((products[0] * products[1]).sum())
+
+
 class LowRankSnapshot(Snapshot):
-    """The leading eigenpairs of ``G`` and the mean of the rest."""
+    """The leading eigenpairs of ``G: [..., d, d]`` and the mean of the rest."""
 
     def __init__(self, pairs: Eigenpairs):
         self.pairs = Eigenpairs(pairs.basis.double(), pairs.values.double(), pairs.tail.double())
 
     def extremes(self) -> tuple[float, float]:
-        d, r = self.pairs.basis.shape
-        low = self.pairs.tail if r < d else self.pairs.values[-1]
-        return float(low), float(self.pairs.values[0])
+        d, r = self.pairs.basis.shape[-2:]
+        low = self.pairs.tail if r < d else self.pairs.values[..., -1]
+        return float(low.min()), float(self.pairs.values[..., 0].max())
 
     def trace(self) -> float:
-        d, r = self.pairs.basis.shape
-        return float(self.pairs.values.sum() + (d - r) * self.pairs.tail)
+        d, r = self.pairs.basis.shape[-2:]
+        return float(self.pairs.values.sum() + (d - r) * self.pairs.tail.sum())
 
     def squared_norm(self) -> float:
-        return float(self.pairs.squared_norm())
+        return float(self.pairs.squared_norm().sum())
 
     def inner(self, other: Snapshot) -> float:
         """Trace of the product, from the factors: no ``d × d`` matrix is formed."""
         assert isinstance(other, LowRankSnapshot)
         left, right = self.pairs, other.pairs
         overlap = (left.basis.mT @ right.basis).square()
-        d = len(left.basis)
-        kept = (left.values - left.tail) @ overlap @ (right.values - right.tail)
-        mixed = right.tail * (left.values - left.tail).sum() + left.tail * (right.values - right.tail).sum()
-        return float(kept + mixed + d * left.tail * right.tail)
+        d = left.basis.shape[-2]
+        above = left.values - left.tail.unsqueeze(-1), right.values - right.tail.unsqueeze(-1)
+        kept = (above[0].unsqueeze(-2) @ overlap @ above[1].unsqueeze(-1))[..., 0, 0]
+        mixed = right.tail * above[0].sum(-1) + left.tail * above[1].sum(-1)
+        return float((kept + mixed + d * left.tail * right.tail).sum())

@@ -1,12 +1,16 @@
 """`reconstruct` and `restore`: a model with local Fisher layers, and the plain one back."""
 
 import copy
+from collections.abc import Sequence
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
-from sngd_tune.core.account import SettingsLike, matches
+from sngd_tune.core.account import Match, SettingsLike, matches
+from sngd_tune.core.distributed import Ranks, unwrapped
+from sngd_tune.core.memory import check as check_memory
+from sngd_tune.errors import ReconstructionError, SettingsError
 from sngd_tune.reconstruction import rebase as _rebase  # noqa: F401  its hook serves every optimizer of the process
 from sngd_tune.reconstruction.layers import ReconstructedLayer
 from sngd_tune.settings import FisherSettings
@@ -16,7 +20,14 @@ __all__ = ["reconstruct", "restore"]
 M = TypeVar("M", bound=nn.Module)
 
 
-def reconstruct(model: M, settings: SettingsLike | None = None, *, seed: int = 0) -> M:
+def reconstruct(
+    model: M,
+    settings: SettingsLike | None = None,
+    *,
+    seed: int = 0,
+    process_group: Any = None,
+    compiled: bool = False,
+) -> M:
     """A copy of `model` in which each layer stands behind its local Fisher layer; same function, same signature.
 
     Any `torch.optim` optimizer on its parameters then performs natural gradient descent on the original network.
@@ -27,18 +38,29 @@ def reconstruct(model: M, settings: SettingsLike | None = None, *, seed: int = 0
         model: stays untouched.
         settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`.
         seed: of the random start of low-rank sketches.
+        process_group: the ranks that train one model together (`sngd_tune.core.distributed`). None: the default group
+            where `torch.distributed` is initialized. Give a group of one rank to keep a process alone.
+        compiled: whether `torch.compile` will make graphs of what comes out: steps with statistics run eagerly then, and
+            all layers take theirs in the same steps (`sngd_tune.core.compiling`).
 
     Raises:
-        ReconstructionError: no layer of the model can get a local Fisher layer.
-        SettingsError: a pattern matches no module.
+        ReconstructionError: the local Fisher layers will not fit into memory, no layer of the model can get one, or it is wrapped (DDP, `torch.compile`).
+        SettingsError: a pattern matches no module, or a layer asks for Levenberg-Marquardt damping.
     """
+    if unwrapped(model) is not model:
+        raise ReconstructionError(
+            f"{type(model).__name__}: must not be wrapped yet, as the wrapper knows the parameters that go; reconstruct"
+            " the model first, then wrap or compile what comes out"
+        )
     rebuilt = copy.deepcopy(model)
-    found = matches(rebuilt, FisherSettings() if settings is None else settings)
+    found = matches(rebuilt, FisherSettings() if settings is None else settings, together=compiled)
+    _refuse_adaptive_damping(found)
+    check_memory(found, "explicit")
     done = 0
-    for path, group in groupby(found, lambda match: match.path):
+    for _, group in groupby(found, lambda match: match.path):
         sites = list(group)
-        layer = ReconstructedLayer(sites, seed + done).train(sites[0].module.training)
-        rebuilt = _replace(rebuilt, path, layer)
+        layer = ReconstructedLayer(sites, seed + done, Ranks(process_group)).train(sites[0].module.training)
+        rebuilt = _replace(rebuilt, sites[0].module, layer)
         done += len(sites)
     return rebuilt
 
@@ -49,16 +71,28 @@ def restore(rebuilt: M) -> M:
     A model without local Fisher layers comes back as a plain copy.
     """
     plain = copy.deepcopy(rebuilt)
-    for name, module in list(plain.named_modules()):
+    for module in list(plain.modules()):
         if isinstance(module, ReconstructedLayer):
-            plain = _replace(plain, name, module.to_plain())
+            plain = _replace(plain, module, module.to_plain())
     return plain
 
 
-def _replace(model: M, name: str, module: nn.Module) -> M:
-    """Put `module` at `name`; the model itself where the name is empty."""
-    if not name:
-        return module  # type: ignore[return-value]
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+def _refuse_adaptive_damping(found: Sequence[Match]) -> None:
+    for match in found:
+        if match.settings.damping_policy != "fixed":
+            raise SettingsError(
+                f"{match.name or 'model'}: damping_policy={match.settings.damping_policy!r}: must be 'fixed' in a"
+                " reconstruction, since a torch optimizer does not tell its hooks the loss after a step;"
+                " try SNGD(model, settings)"
+            )
+
+
+def _replace(model: M, old: nn.Module, new: nn.Module) -> M:
+    """Put `new` wherever `old` is, which may be the model itself, or under several names."""
+    if model is old:
+        return new  # type: ignore[return-value]
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):  # `named_children` tells one name of a module
+            if child is old:
+                setattr(parent, name, new)
     return model

@@ -7,7 +7,16 @@ from difflib import get_close_matches
 from typing import Any
 
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.settings import REFRESH_SCHEDULES, ROOTS, STEP_BOUNDS
+from sngd_tune.settings import (
+    DAMPING_POLICIES,
+    DEFAULT_RANK,
+    FISHERS,
+    REFRESH_SCHEDULES,
+    ROOTS,
+    SHARINGS,
+    STEP_BOUNDS,
+    FisherSettings,
+)
 
 __all__ = ["PARAMETERS", "Parameter", "check_value", "is_active", "nearest"]
 
@@ -37,7 +46,10 @@ class Parameter:
 
 
 _SNGD = (("optimizer", ("sngd",)),)
-_ROOTED = (*_SNGD, ("granularity", ("block", "input")))
+#: As a space names them: the size of ``"block"`` is a parameter of its own.
+_GRANULARITIES = ("diagonal", "block", "block:channel", "block:position", "input", "unit", "kron", "layer")
+_ROOTED = (*_SNGD, ("granularity", _GRANULARITIES[1:]))
+_DEFAULT = FisherSettings()
 
 PARAMETERS: dict[str, Parameter] = {
     "optimizer": Parameter(kind="choice", choices=("sngd", "sgd", "adamw"), default="sngd", doc="the method"),
@@ -66,43 +78,101 @@ PARAMETERS: dict[str, Parameter] = {
     "batch_size": Parameter(kind="int", low=1, default=128, doc="examples per step"),
     "granularity": Parameter(
         kind="choice",
-        choices=("diagonal", "block", "input"),
-        default="input",
+        choices=_GRANULARITIES,
+        default=_DEFAULT.granularity,
         when=_SNGD,
         doc="reconstruction granularity",
     ),
     "block": Parameter(
         kind="int", low=1, default=64, when=(*_SNGD, ("granularity", ("block",))), doc="inputs per block"
     ),
-    "root": Parameter(kind="choice", choices=ROOTS, default="nystrom", when=_ROOTED, doc="how the root is computed"),
+    "fisher": Parameter(
+        kind="choice",
+        choices=FISHERS,
+        default=_DEFAULT.fisher,
+        when=(*_SNGD, ("granularity", ("unit", "kron", "layer"))),
+        doc="where output gradients come from",
+    ),
+    "sharing": Parameter(
+        kind="choice", choices=SHARINGS, default=_DEFAULT.sharing, when=_SNGD, doc="positions as examples, or averaged"
+    ),
+    "positions": Parameter(kind="int", low=1, default=None, when=_SNGD, doc="rows of a statistics batch, at most"),
+    "root": Parameter(
+        kind="choice", choices=ROOTS, default=_DEFAULT.root, when=_ROOTED, doc="how the root is computed"
+    ),
     "rank": Parameter(
         kind="int",
         low=1,
-        default=16,
+        default=DEFAULT_RANK,
         when=(*_SNGD, ("granularity", ("input",)), ("root", ("nystrom",))),
-        doc="eigenpairs kept",
+        doc="eigenpairs kept, at most",
+    ),
+    "retained_trace": Parameter(
+        kind="float",
+        low=0.0,
+        high=1.0,
+        positive=True,
+        default=None,
+        when=(*_SNGD, ("granularity", ("input",)), ("root", ("nystrom",))),
+        doc="share of tr G that is enough",
     ),
     "relative_damping": Parameter(
-        kind="float", low=0.0, default=1e-2, when=_SNGD, doc="ρ in λ = ρ · mean(diag G) + absolute"
+        kind="float", low=0.0, default=_DEFAULT.relative_damping, when=_SNGD, doc="ρ in λ = ρ · mean(diag G) + absolute"
     ),
-    "absolute_damping": Parameter(kind="float", low=0.0, default=0.0, when=_SNGD, doc="absolute part of λ"),
-    "fisher_interval": Parameter(kind="int", low=1, default=50, when=_SNGD, doc="steps between root refreshes"),
-    "statistics_interval": Parameter(kind="int", low=1, default=20, when=_SNGD, doc="steps between statistics batches"),
+    "absolute_damping": Parameter(
+        kind="float", low=0.0, default=_DEFAULT.absolute_damping, when=_SNGD, doc="absolute part of λ"
+    ),
+    "fisher_interval": Parameter(
+        kind="int", low=1, default=_DEFAULT.fisher_interval, when=_SNGD, doc="steps between root refreshes"
+    ),
+    "statistics_interval": Parameter(
+        kind="int", low=1, default=_DEFAULT.statistics_interval, when=_SNGD, doc="steps between statistics batches"
+    ),
     "decay": Parameter(
-        kind="float", low=0.0, high=0.999999, default=0.9, when=_SNGD, doc="weight of the past in the average of G"
+        kind="float",
+        low=0.0,
+        high=0.999999,
+        default=_DEFAULT.decay,
+        when=_SNGD,
+        doc="weight of the past in the average of G",
     ),
-    "warmup_batches": Parameter(kind="int", low=0, default=3, when=_SNGD, doc="statistics-only batches at the start"),
+    "warmup_batches": Parameter(
+        kind="int", low=0, default=_DEFAULT.warmup_batches, when=_SNGD, doc="statistics-only batches at the start"
+    ),
     "refresh_schedule": Parameter(
-        kind="choice", choices=REFRESH_SCHEDULES, default="thinning", when=_SNGD, doc="spacing of early refreshes"
+        kind="choice",
+        choices=REFRESH_SCHEDULES,
+        default=_DEFAULT.refresh_schedule,
+        when=_SNGD,
+        doc="spacing of early refreshes",
+    ),
+    "drift_threshold": Parameter(
+        kind="float",
+        low=0.0,
+        positive=True,
+        default=_DEFAULT.drift_threshold,
+        when=(*_SNGD, ("refresh_schedule", ("drift",))),
+        doc="movement of G that calls for a refresh",
+    ),
+    "damping_policy": Parameter(
+        kind="choice",
+        choices=DAMPING_POLICIES,
+        default=_DEFAULT.damping_policy,
+        when=(*_SNGD, ("form", ("fused",))),
+        doc="whether λ follows the loss",
     ),
     "step_bound": Parameter(
-        kind="choice", choices=STEP_BOUNDS, default="graft", when=(*_SNGD, ("base", ("sgd",))), doc="bound on the step"
+        kind="choice",
+        choices=STEP_BOUNDS,
+        default=_DEFAULT.step_bound,
+        when=(*_SNGD, ("base", ("sgd",))),
+        doc="bound on the step",
     ),
     "kl_bound": Parameter(
         kind="float",
         low=0.0,
         positive=True,
-        default=1e-3,
+        default=_DEFAULT.kl_bound,
         when=(*_SNGD, ("step_bound", ("kl",))),
         doc="bound of step_bound kl",
     ),

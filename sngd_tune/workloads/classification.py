@@ -10,6 +10,8 @@ __all__ = ["ClassificationWorkload"]
 class ClassificationWorkload(Workload):
     """Logits ``[n, classes]`` against labels ``[n]`` (int64)."""
 
+    likelihood = "softmax"
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross entropy (nats)."""
         return nn.functional.cross_entropy(outputs, targets)

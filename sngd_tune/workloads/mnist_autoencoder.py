@@ -19,6 +19,8 @@ _SIZES = (784, 200, 100, 30, 100, 200, 784)
 class MnistAutoencoder(Workload):
     """784-200-100-30-100-200-784; sigmoid units around a linear code of 30; targets are the inputs."""
 
+    likelihood = "bernoulli"
+
     def load(self, data_dir: Path | None) -> Splits:
         splits = mnist_splits(data_dir)
         return Splits(*(Split(split.inputs, split.inputs) for split in (splits.train, splits.validation, splits.test)))

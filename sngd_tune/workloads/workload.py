@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -43,7 +44,14 @@ class Workload(ABC):
 
     The class must be importable in a worker process, and `model` must draw its initial weights from torch's global
     generator, which is seeded before.
+
+    Attributes:
+        likelihood: of which `loss` is the negative logarithm (``"softmax"``, ``"bernoulli"`` or ``"gaussian"``, as
+            `sngd_tune.observe_outputs` takes them); None where it is of none. Fisher matrices over the model's own
+            targets (``fisher: sampled`` and ``exact``) need it.
     """
+
+    likelihood: ClassVar[str | None] = None
 
     @abstractmethod
     def load(self, data_dir: Path | None) -> Splits:

@@ -55,11 +55,14 @@ SETTINGS = {
     "input-cholesky": {"granularity": "input", "root": "cholesky"},
     "input-eigh": {"granularity": "input", "root": "eigh"},
     "input-denman_beavers": {"granularity": "input", "root": "denman_beavers"},
+    "input-eigenbasis": {"granularity": "input", "root": "eigenbasis"},
+    "input-newton_schulz": {"granularity": "input", "root": "newton_schulz"},
+    "block-newton_schulz": {"granularity": "block:3", "root": "newton_schulz"},
     "input-nystrom": {"granularity": "input", "root": "nystrom", "rank": 20},
     "input-nystrom-2": {"granularity": "input", "root": "nystrom", "rank": 2},
 }
 EXACT = [name for name in SETTINGS if name != "input-nystrom-2"]
-SYMMETRIC = [name for name in EXACT if "cholesky" not in name]
+SYMMETRIC = [name for name in EXACT if not name.endswith(("cholesky", "eigenbasis", "newton_schulz"))]
 
 
 def settings(name: str, **changes: object) -> FisherSettings:

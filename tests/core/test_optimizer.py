@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sngd_tune import SNGD, FisherSettings
-from sngd_tune.errors import FisherError, NonFiniteError, ReconstructionError, SettingsError
+from sngd_tune.errors import FisherError, ReconstructionError, SettingsError
 from tests.core.problems import SETTINGS, batches, network, relative_difference, settings, squared_error, steps
 
 FORMS = [{"momentum": 0.9}, {"base": "adamw"}]
@@ -223,8 +223,8 @@ def test_settings_by_pattern():
 
 
 def test_a_model_without_supported_layers_is_refused():
-    with pytest.raises(ReconstructionError, match="Conv2d has no layer that can get a local Fisher layer"):
-        SNGD(nn.Conv2d(1, 1, 3))
+    with pytest.raises(ReconstructionError, match="ConvTranspose2d has no layer that can get a local Fisher layer"):
+        SNGD(nn.ConvTranspose2d(1, 1, 3))
 
 
 @pytest.mark.parametrize(
@@ -242,23 +242,6 @@ def test_a_model_without_supported_layers_is_refused():
 def test_bad_hyperparameters(arguments, message):
     with pytest.raises(SettingsError, match=message):
         SNGD(network(), **arguments)
-
-
-def test_nan_inputs_are_named_with_their_layer():
-    model = network()
-    optimizer = SNGD(model, settings("input-nystrom", warmup_batches=0))
-    x, y = batches(1)[0]
-    with pytest.raises(NonFiniteError, match="0: its inputs hold NaN or infinity"):
-        steps(model, optimizer, [(x * float("nan"), y)])
-
-
-def test_nan_gradients_are_named_with_their_layer():
-    model = network()
-    optimizer = SNGD(model, settings("input-eigh", warmup_batches=0))
-    model(batches(1)[0][0]).sum().backward()
-    model[2].weight.grad.fill_(float("nan"))
-    with pytest.raises(NonFiniteError, match="2: its gradient holds NaN or infinity"):
-        optimizer.step()
 
 
 def test_a_first_root_that_fails_raises_and_a_later_one_keeps_the_last(monkeypatch):

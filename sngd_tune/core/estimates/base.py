@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,13 +12,21 @@ from sngd_tune.core.layers.base import Shape
 from sngd_tune.core.operators import RootOperator
 from sngd_tune.core.snapshots import Snapshot
 
-__all__ = ["Estimate", "State", "advance_weight"]
+__all__ = ["Estimate", "State", "advance_weight", "probed"]
 
 State = dict[str, Tensor]
+
+#: Columns that a fingerprint keeps of a matrix: the error of the norm's estimate is about ``1 / sqrt(2 · 8)`` of it.
+_PROBES = 8
 
 
 class Estimate(ABC):
     """How much of the Fisher matrix is kept for a site of shape `shape`."""
+
+    #: State that no batch changes: the same in every process that started from the same seed.
+    fixed: ClassVar[tuple[str, ...]] = ()
+    #: State that `refresh` changes.
+    moved: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, shape: Shape):
         self.shape = shape
@@ -38,9 +47,14 @@ class Estimate(ABC):
             decay: weight of the past.
         """
 
+    @property
+    def damping_shape(self) -> tuple[int, ...]:
+        """Shape of λ: one for each matrix that is damped by itself."""
+        return self.shape.lead
+
     @abstractmethod
     def mean_diagonal(self, state: State) -> Tensor:
-        """Mean of the diagonal of ``G``, ``[*lead]``: what the relative damping multiplies."""
+        """Mean of the diagonal of ``G``, of shape `damping_shape`: what the relative damping multiplies."""
 
     @abstractmethod
     def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
@@ -55,6 +69,14 @@ class Estimate(ABC):
             RootError: there is none.
         """
 
+    def fingerprint(self, state: State) -> Tensor:
+        """A linear image of ``G``, of a fixed shape, whose Frobenius norm estimates that of ``G``; drift is told by it.
+
+        Taken after a refresh it compares with those taken up to the next one. Not finite before the first batch.
+        """
+        kept = [value for name, value in state.items() if name != "weight"]
+        return torch.cat([probed(value / state["weight"]).flatten() for value in kept])
+
     @abstractmethod
     def operator(self, tensors: State) -> RootOperator:
         """The operator that is made of these tensors."""
@@ -66,6 +88,18 @@ class Estimate(ABC):
     @abstractmethod
     def snapshot(self, state: State) -> Snapshot:
         """``G`` as it stands, for diagnosis."""
+
+
+def probed(matrix: Tensor, seed: int = 0) -> Tensor:
+    """``M Z`` for ``M: [..., m, d]`` and fixed random signs ``Z``, scaled so that ``E‖M Z‖² = ‖M‖²`` (Hutchinson 1990).
+
+    ``[..., m, 8]``; a matrix of no more than 8 columns stays as it is. Another `seed` gives other signs.
+    """
+    d = matrix.shape[-1]
+    if d <= _PROBES or matrix.is_meta:
+        return matrix[..., :_PROBES]
+    signs = torch.randint(2, (d, _PROBES), generator=torch.Generator().manual_seed(d + seed)).mul_(2).sub_(1)
+    return matrix @ signs.to(dtype=matrix.dtype, device=matrix.device).div_(_PROBES**0.5)
 
 
 def advance_weight(state: State, decay: float) -> None:

@@ -1,32 +1,34 @@
 """``"input"`` with a dense root, and ``"block:…"``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from sngd_tune.core.estimates.base import Estimate, State, advance_weight
-from sngd_tune.core.inputs import Inputs
+from sngd_tune.core.estimates.base import Estimate, State, advance_weight, probed
+from sngd_tune.core.inputs import Inputs, distinct
 from sngd_tune.core.layers.base import Shape
 from sngd_tune.core.operators import (
     BlockOperator,
     EigenbasisOperator,
+    MatrixOperator,
     RootOperator,
     SymmetricOperator,
     TriangularOperator,
     split_blocks,
 )
 from sngd_tune.core.roots import DENSE_ROOTS
-from sngd_tune.core.snapshots import DenseSnapshot, Snapshot
+from sngd_tune.core.snapshots import DenseSnapshot
 
 __all__ = ["BlockEstimate", "InputEstimate"]
 
 #: Rows of ``G`` that are updated at a time.
 _STRIP = 200
 
-_FORMS: dict[str, type[SymmetricOperator] | type[TriangularOperator] | type[EigenbasisOperator]] = {
+_FORMS: dict[str, type[MatrixOperator] | type[TriangularOperator] | type[EigenbasisOperator]] = {
     "cholesky": TriangularOperator,
     "eigenbasis": EigenbasisOperator,
+    "newton_schulz": MatrixOperator,
 }
 
 
@@ -50,13 +52,18 @@ class InputEstimate(Estimate):
         }
 
     def update(self, state: State, inputs: Inputs, gradients: Sequence[Tensor], decay: float) -> None:
-        state["value"].mul_(decay)
-        for rows in inputs.chunks():
-            self._add(state["value"], rows, (1 - decay) / inputs.count)
+        self.take(state["value"], inputs.chunks(), inputs.count, decay)
         advance_weight(state, decay)
+
+    def take(self, value: Tensor, chunks: Iterable[Tensor], count: int, decay: float) -> None:
+        """Take ``Σ a aᵀ / count`` over rows ``[*lead, m, d]``, which come in pieces, into the average `value`."""
+        value.mul_(decay)
+        for rows in chunks:
+            self._add(value, rows, (1 - decay) / count)
 
     def _add(self, value: Tensor, rows: Tensor, share: float) -> None:
         if value.dim() > 2:
+            rows = distinct(rows)
             value.add_(rows.mT @ rows, alpha=share)
             return
         # Only what lies on and below the diagonal, in strips: the half above would cost as much again.
@@ -70,6 +77,9 @@ class InputEstimate(Estimate):
     def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
         return DENSE_ROOTS[self.root](self._matrix(state), damping, last)
 
+    def fingerprint(self, state: State) -> Tensor:
+        return probed(self._matrix(state))
+
     def _matrix(self, state: State) -> Tensor:
         """``G``, both halves."""
         lower = state["value"].tril() / state["weight"]
@@ -81,7 +91,7 @@ class InputEstimate(Estimate):
     def identity(self, dtype: torch.dtype, device: torch.device | str) -> RootOperator:
         return self._form.identity(self.kept, dtype, device)
 
-    def snapshot(self, state: State) -> Snapshot:
+    def snapshot(self, state: State) -> DenseSnapshot:
         return DenseSnapshot(self._matrix(state))
 
 
@@ -113,7 +123,7 @@ class BlockEstimate(InputEstimate):
         return (*self.shape.lead, self.count, self.block, self.block)
 
     def _add(self, value: Tensor, rows: Tensor, share: float) -> None:
-        blocks = split_blocks(rows, self.block)
+        blocks = split_blocks(distinct(rows), self.block)
         if value.dim() == 3:
             value.baddbmm_(blocks.mT, blocks, alpha=share)
         else:
@@ -137,7 +147,7 @@ class BlockEstimate(InputEstimate):
     def _blocks(self, inner: RootOperator) -> RootOperator:
         return BlockOperator(inner, self.shape.d, self.block)
 
-    def snapshot(self, state: State) -> Snapshot:
+    def snapshot(self, state: State) -> DenseSnapshot:
         return DenseSnapshot(self._matrix(state), padding=self.count * self.block - self.shape.d)
 
     def _matrix(self, state: State) -> Tensor:

@@ -2,12 +2,23 @@
 
 from torch import nn
 
+from sngd_tune.core.layers.attention import AttentionKind
 from sngd_tune.core.layers.base import LayerKind
+from sngd_tune.core.layers.conv import ConvKind
+from sngd_tune.core.layers.embedding import EmbeddingKind
 from sngd_tune.core.layers.linear import LinearKind
+from sngd_tune.core.layers.recurrent import RecurrentCellKind, RecurrentKind
 
 __all__ = ["KINDS", "kind_of"]
 
-KINDS: tuple[LayerKind, ...] = (LinearKind(),)
+KINDS: tuple[LayerKind, ...] = (
+    LinearKind(),
+    ConvKind(),
+    RecurrentKind(),
+    RecurrentCellKind(),
+    AttentionKind(),
+    EmbeddingKind(),
+)
 
 _BY_CLASS = {module: kind for kind in KINDS for module in kind.modules}
 

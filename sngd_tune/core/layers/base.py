@@ -5,14 +5,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from sngd_tune.core.inputs import Inputs
 from sngd_tune.core.operators import Parts
 
-__all__ = ["LayerKind", "Seen", "Shape", "Site"]
+__all__ = ["Joint", "LayerKind", "Seen", "Shape", "Site"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,17 @@ class Site:
         return tuple(matrix.reshape(tensor.shape) for matrix, tensor in zip(matrices, like, strict=True))
 
 
+class Joint(Protocol):
+    """Several tensors of the graph that stand for one."""
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """The tensors."""
+
+    def join(self, gradients: Sequence[Tensor | None]) -> Tensor:
+        """Their gradients as one; None where a tensor was not reached."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a forward pass showed of a site.
@@ -76,7 +87,7 @@ class Seen:
     """
 
     inputs: Inputs
-    output: Tensor | None
+    output: Tensor | Joint | None
     arrange: Callable[[Tensor], Tensor]
 
 
@@ -85,6 +96,12 @@ class LayerKind(ABC):
 
     #: Exact classes; a subclass may compute anything in its forward.
     modules: ClassVar[tuple[type[nn.Module], ...]]
+
+    #: Whether columns are input channels times kernel positions: what ``block:channel`` and ``block:position`` need.
+    convolves: ClassVar[bool] = False
+
+    #: Reasons why other parameters of such modules have no local Fisher layer, by their names.
+    plain: ClassVar[Mapping[str, str]] = {}
 
     def refusal(self, module: nn.Module) -> str | None:
         """Why this module cannot have local Fisher layers, or None."""

@@ -1,0 +1,167 @@
+"""Data-parallel training: the ranks of a process group keep one ``G`` and one root for each layer.
+
+``G`` is linear in the batches, so the average of what the ranks have seen *is* that of the joint batch (of rank batches of
+one size, with a loss that is a mean over examples: output gradients are taken times the rank's own count). It is averaged
+in every step that takes statistics, by one reduction for all layers: all ranks hold the same state between steps, so one
+rank's checkpoint is complete, and the broadcast of buffers that `DistributedDataParallel` does changes nothing. Roots are
+shared out: the ``i``-th layer that is due is computed by rank ``i mod world`` and broadcast.
+
+What would part the ranks is decided together: whether gradients are finite, and whether a root has failed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from sngd_tune.core.local_fisher import Advance, LocalFisher, Stage
+from sngd_tune.errors import ReconstructionError, RootError
+
+__all__ = ["Ranks", "advance_all", "unwrapped"]
+
+
+class Ranks:
+    """The processes that train one model together.
+
+    Args:
+        group: their process group. None: the default group where `torch.distributed` is initialized, else this process
+            alone. A group of one rank keeps this process alone in any case.
+
+    A copy shares the group; one that was pickled goes by the default group.
+    """
+
+    def __init__(self, group: Any = None):
+        self._group = group
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        alone = not dist.is_available() or not dist.is_initialized()
+        return 1 if alone else dist.get_world_size(self._group)
+
+    @property
+    def rank(self) -> int:
+        """This process's place among them."""
+        return dist.get_rank(self._group)
+
+    def all_agree(self, holds: bool, device: torch.device) -> bool:
+        """Whether it holds on every rank; `device` is one that the group's backend serves."""
+        if self.size == 1:
+            return holds
+        flag = torch.tensor([float(holds)], device=device)
+        dist.all_reduce(flag, dist.ReduceOp.MIN, group=self._group)
+        return bool(flag)
+
+    def mean(self, value: float, device: torch.device) -> float:
+        """The average of a number over the ranks."""
+        if self.size == 1:
+            return value
+        total = torch.tensor([value], dtype=torch.float64, device=device)
+        dist.all_reduce(total, group=self._group)
+        return float(total) / self.size
+
+    @torch.no_grad()
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Average in place, by one reduction for each precision and device."""
+        for each in _alike(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in each])
+            dist.all_reduce(flat, group=self._group)
+            flat /= self.size
+            for tensor, part in zip(each, flat.split([tensor.numel() for tensor in each]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    @torch.no_grad()
+    def broadcast(self, tensors: Iterable[Tensor], source: int) -> None:
+        """Overwrite in place with those of rank `source`."""
+        origin = source if self._group is None else dist.get_global_rank(self._group, source)
+        for each in _alike(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in each])
+            dist.broadcast(flat, origin, group=self._group)
+            for tensor, part in zip(each, flat.split([tensor.numel() for tensor in each]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def __deepcopy__(self, memo: Any) -> "Ranks":
+        return self
+
+    def __reduce__(self) -> Any:
+        return type(self), ()
+
+
+def _alike(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    kinds: dict[Any, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        kinds[tensor.dtype, tensor.device].append(tensor)
+    return kinds.values()
+
+
+def advance_all(fishers: Sequence[LocalFisher], ranks: Ranks) -> list[Advance]:
+    """`LocalFisher.advance` of every layer, together with the other ranks.
+
+    Raises:
+        NonFiniteError, RootError: as there, on all ranks.
+    """
+    if ranks.size == 1:
+        return [fisher.advance() for fisher in fishers]
+    stages = [fisher.close() for fisher in fishers]
+    pairs = list(zip(fishers, stages, strict=True))
+    ranks.average(tensor for fisher, stage in pairs if stage is not Stage.HELD for tensor in fisher.averaged())
+    before = {id(fisher): fisher.root for fisher, stage in pairs if stage is Stage.DUE}
+    new = _refresh([fisher for fisher, stage in pairs if stage is Stage.DUE], ranks)
+    return [
+        Advance(warming=stage is Stage.WARMING, replaced=before[id(fisher)] if id(fisher) in new else None)
+        for fisher, stage in pairs
+    ]
+
+
+def _refresh(due: Sequence[LocalFisher], ranks: Ranks) -> set[int]:
+    """Compute this rank's share of the roots and exchange them; the ids of the layers that have a new one."""
+    plans = [(fisher, damping) for fisher in due if (damping := fisher.plan()) is not None]
+    if not plans:
+        return set()
+    computed: dict[int, dict[str, Tensor]] = {}
+    failed: dict[int, RootError] = {}
+    for i, (fisher, damping) in enumerate(plans):
+        if i % ranks.size == ranks.rank:
+            try:
+                computed[i] = fisher.compute(damping)
+            except RootError as error:
+                failed[i] = error
+    good = torch.tensor([float(i not in failed) for i in range(len(plans))], device=plans[0][1].device)
+    dist.all_reduce(good, dist.ReduceOp.MIN, group=ranks._group)
+    refreshed = set()
+    for i, ((fisher, damping), held) in enumerate(zip(plans, good.tolist(), strict=True)):
+        if not held:
+            fisher.keep_last_root(failed.get(i, RootError(f"on rank {i % ranks.size}, which computes it")))
+            continue
+        blank, moved = fisher.blank()
+        tensors = computed.get(i, blank)
+        ranks.broadcast([*tensors.values(), *moved], source=i % ranks.size)
+        fisher.install(tensors, damping)
+        refreshed.add(id(fisher))
+    return refreshed
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside `DistributedDataParallel`, `DataParallel` and `torch.compile`, so that layers keep their names.
+
+    Raises:
+        ReconstructionError: its parameters are sharded.
+    """
+    while True:
+        inner = model.module if isinstance(model, _WRAPPERS) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "placements"):
+            raise ReconstructionError(
+                f"{name}: its parameter is sharded (DTensor: fully_shard or tensor parallelism), and no rank sees a whole"
+                " weight; use DistributedDataParallel"
+            )
+    return model
+
+
+_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)

@@ -1,0 +1,47 @@
+"""A diagonal root."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sngd_tune.core.operators.base import RootOperator
+
+__all__ = ["DiagonalOperator"]
+
+
+class DiagonalOperator(RootOperator):
+    """``R = diag(r)``; ``r: [*lead, d]``, positive."""
+
+    def __init__(self, scale: Tensor):
+        self.scale = scale
+
+    @classmethod
+    def identity(
+        cls, d: int, dtype: torch.dtype, device: torch.device | str, lead: tuple[int, ...] = ()
+    ) -> "DiagonalOperator":
+        """``R = I`` of size `d`."""
+        return cls(torch.ones(*lead, d, dtype=dtype, device=device))
+
+    @cached_property
+    def _row(self) -> Tensor:
+        return self.scale.unsqueeze(-2)
+
+    @cached_property
+    def _square(self) -> Tensor:
+        return self._row.square()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"scale": self.scale}
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x * self._row
+
+    def solve(self, x: Tensor) -> Tensor:
+        return x / self._row
+
+    def precondition(self, x: Tensor) -> Tensor:
+        return x * self._square
+
+    apply_transpose = apply
+    solve_transpose = solve
