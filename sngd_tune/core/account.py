@@ -120,7 +120,7 @@ def account(model: nn.Module, settings: SettingsLike) -> list[Entry]:
 
 def attribute(module: nn.Module, path: str) -> nn.Parameter:
     """The parameter at a dotted path from `module`."""
-    return operator.attrgetter(path)(module)  # type: ignore[no-any-return]
+    return operator.attrgetter(path)(module)
 
 
 def _entry(name: str, verdict: Match | str) -> Entry:

@@ -1,10 +1,11 @@
 """Data-parallel training: the ranks of a process group keep one ``G`` and one root for each layer.
 
-``G`` is linear in the batches, so the average of what the ranks have seen *is* that of the joint batch (of rank batches of
-one size, with a loss that is a mean over examples: output gradients are taken times the rank's own count). It is averaged
-in every step that takes statistics, by one reduction for all layers: all ranks hold the same state between steps, so one
-rank's checkpoint is complete, and the broadcast of buffers that `DistributedDataParallel` does changes nothing. Roots are
-shared out: the ``i``-th layer that is due is computed by rank ``i mod world`` and broadcast.
+``G`` is linear in the batches, so the average of what the ranks have seen *is* that of the joint batch (of rank
+batches of one size, with a loss that is a mean over examples: output gradients are taken times the rank's own count).
+It is averaged in every step that takes statistics, by one reduction for all layers: all ranks hold the same state
+between steps, so one rank's checkpoint is complete, and the broadcast of buffers that `DistributedDataParallel` does
+changes nothing. Roots are shared out: the ``i``-th layer that is due is computed by rank ``i mod world`` and
+broadcast.
 
 What would part the ranks is decided together: whether gradients are finite, and whether a root has failed.
 """
@@ -44,7 +45,7 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        """This process's place among them."""
+        """The place of this process among them."""
         return dist.get_rank(self._group)
 
     def all_agree(self, holds: bool, device: torch.device) -> bool:
@@ -158,8 +159,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "placements"):
             raise ReconstructionError(
-                f"{name}: its parameter is sharded (DTensor: fully_shard or tensor parallelism), and no rank sees a whole"
-                " weight; use DistributedDataParallel"
+                f"{name}: its parameter is sharded (DTensor: fully_shard or tensor parallelism), and no rank sees a"
+                " whole weight; use DistributedDataParallel"
             )
     return model
 

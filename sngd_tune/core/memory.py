@@ -26,8 +26,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     "explicit": ("apply", "apply_transpose", "solve", "solve_transpose"),
 }
 
-#: Bytes that a refresh has at its peak, as a multiple of the state's, by root: matrices alive at once while the old root
-#: stays (counted over every allocation), and what LAPACK's eigensolver takes beside them (2 d²).
+#: Bytes that a refresh has at its peak, as a multiple of the state's, by root: matrices alive at once while the
+#: old root stays (counted over every allocation), and what LAPACK's eigensolver takes beside them (2 d²).
 _PEAK = {"cholesky": 4, "eigh": 7, "eigenbasis": 7.2, "denman_beavers": 12, "newton_schulz": 12, "nystrom": 2.2}
 _PEAK_DIAGONAL = 18  # its fingerprint is made of 8 columns, as a matrix's is
 

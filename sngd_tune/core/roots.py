@@ -128,7 +128,8 @@ def denman_beavers(G: Tensor, damping: Tensor, last: RootOperator | None = None)
 def newton_schulz(G: Tensor, damping: Tensor, last: RootOperator | None = None) -> MatrixOperator:
     """A root by matrix products alone, started from the last one where that is not too far.
 
-    With ``A = G + λI`` and the last root ``R₀``: ``R = R₀ (R₀ᵀ A R₀)^-½`` goes on in the coordinates of ``R₀``, of which
+    With ``A = G + λI`` and the last root ``R₀``: ``R = R₀ (R₀ᵀ A R₀)^-½`` goes on in the coordinates of ``R₀``, of
+    which
     Adam's second moments are, in two or three iterations while ``‖I − R₀ᵀ A R₀‖ < 1`` and a few more up to 64. Beyond
     that, and without a last root, ``R`` is the symmetric root, in 4 to 7 iterations for condition numbers of 1e2 to
     1e6. (From ``R₀`` products lead to the symmetric root only where it commutes with ``A``.) Of several matrices all

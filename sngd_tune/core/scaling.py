@@ -18,7 +18,7 @@ def unscaled(
     """Take the scale off the gradients and off what waits for ``G``; False where the scaler has found infinity.
 
     The scaler sets ``grad_scale`` and ``found_inf`` for optimizers with ``_step_supports_amp_scaling``. A step with
-    infinity is left out whole: the schedule stays where it is. (Its inputs, if finite, have entered ``G`` already, as those
+    infinity is left out whole: the schedule stays where it is. (Its inputs, if finite, have entered ``G``, as those
     of any batch.)
 
     Args:
@@ -47,7 +47,7 @@ def unscaled(
         optimizer.grad_scale = None  # type: ignore[attr-defined]  # a fused kernel would take it off again
     elif any(matters(fisher) for fisher in fishers if fisher.awaits_training_gradients):
         raise SettingsError(
-            "GradScaler.unscale_: must not be called before step() where G is made of the training step's gradients, whose"
-            " scale it takes away; try step_bound='graft', fisher='sampled', or torch.bfloat16, which needs no GradScaler"
+            "GradScaler.unscale_: must not be called before step() where G is made of the step's gradients, whose"
+            " scale it takes; try step_bound='graft', fisher='sampled', or torch.bfloat16, which needs no GradScaler"
         )
     return True

@@ -91,7 +91,8 @@ class ReconstructedLayer(nn.Module):
             self._set(None)
 
     def __getattr__(self, name: str) -> Any:
-        """What the layer itself has: torch's own modules ask theirs for ``batch_first``, or take ``weight`` past `forward`.
+        """What the layer itself has: torch's own modules ask theirs for ``batch_first``, or take ``weight`` past
+        `forward`.
 
         A weight comes as ``W = W′ Rᵀ``, in the graph; submodules hold the weights of this moment, outside of it.
         """

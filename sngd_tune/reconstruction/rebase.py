@@ -46,8 +46,8 @@ def unchanged(x: Tensor, old: RootOperator, new: RootOperator) -> Tensor:
     return x
 
 
-#: How state tensors of `torch.optim` classes move with a refresh, by their key; ``"Class.key"`` goes before ``"key"``. Add
-#: the keys of an own optimizer.
+#: How state tensors of `torch.optim` classes move with a refresh, by their key; ``"Class.key"`` goes before ``"key"``.
+#: Add the keys of an own optimizer.
 STATE_RULES: dict[str, Rule] = {
     "momentum_buffer": as_displacement,  # SGD, RMSprop
     "ax": as_displacement,  # ASGD: an average of W′ itself
@@ -70,7 +70,7 @@ STATE_RULES: dict[str, Rule] = {
 
 #: Classes of `torch.optim` that cannot train ``W′``, and why.
 REFUSED: dict[type[Optimizer], str] = {
-    torch.optim.LBFGS: "it keeps a history of flattened steps, which no refresh can move, and evaluates the model in between",
+    torch.optim.LBFGS: "it keeps a history of flattened steps, which no refresh can move",
     torch.optim.SparseAdam: "W′ has dense gradients only",
 }
 

@@ -194,7 +194,7 @@ def test_what_is_not_linear_trains_plain_and_is_listed():
     model = Odd()
     optimizer = SNGD(model, FisherSettings(warmup_batches=0))
     assert {entry.parameter: (entry.treatment, entry.reason) for entry in optimizer.account} == {
-        "embed.weight": ("plain", "no local Fisher layer for Embedding"),
+        "embed.weight": ("plain", "tied to tied.weight"),
         "norm.weight": ("plain", "no local Fisher layer for LayerNorm"),
         "norm.bias": ("plain", "no local Fisher layer for LayerNorm"),
         "head.weight": ("local Fisher", "input, nystrom, rank 16, every 50"),

@@ -6,7 +6,7 @@ force around the forward pass of statistics batches, records the `linear` calls 
 
 from collections.abc import Mapping, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,8 @@ class StackedRows(Rows):
     """Rows of queries, keys and values side by side, ``[3, n, d]``, of sequences that may differ in length.
 
     `n` is that of the longest. Shorter ones are filled up with rows of 0, example by example, and their own rows weigh
-    ``(longest / length)^½`` each, so that ``E[a aᵀ]`` over the `n` rows is that over the real ones. `JointOutput` weighs
+    ``(longest / length)^½`` each, so that ``E[a aᵀ]`` over the `n` rows is that over the real ones. `JointOutput`
+    weighs
     their gradients by the inverse: ``∇_W = Σ g aᵀ`` stays true, and so does ``E[g gᵀ]`` with each sequence's own count.
 
     Args:
@@ -148,7 +149,7 @@ class AttentionKind(LayerKind):
     """
 
     modules = (nn.MultiheadAttention,)
-    plain = {
+    plain: ClassVar = {
         "in_proj_bias": "one bias for three separate weights",
         "bias_k": "a learned key, not a weight",
         "bias_v": "a learned value, not a weight",
@@ -213,7 +214,9 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _side_by_side(parts: Sequence[Tensor], power: float) -> Tensor:
-    """``[examples, length_i, d]`` as ``[k, n, d]``, each example filled up with 0 and times ``(longest / length_i)^power``."""
+    """``[examples, length_i, d]`` as ``[k, n, d]``, each example filled up with 0 and times ``(longest /
+    length_i)^power``.
+    """
     longest = max(part.shape[1] for part in parts)
     return torch.stack([_filled(part, longest, power) for part in parts]).flatten(1, 2)
 

@@ -25,7 +25,8 @@ class TransposedSite(Site):
 class EmbeddingKind(LayerKind):
     """`nn.Embedding`. The first dimension of its input is the batch, further ones are positions.
 
-    A row that a batch does not look up has gradient 0, and so has the row of `padding_idx` always: a natural gradient of
+    A row that a batch does not look up has gradient 0, and so has the row of `padding_idx` always: a natural gradient
+    of
     0 follows, and only momentum and weight decay move it, as they do under any base optimizer.
     """
 
