@@ -1,12 +1,10 @@
 """`torch.compile` of a model that is observed: steps that take statistics run eagerly.
 
 Dynamo does not look at hooks when it decides whether a compiled graph still holds (``skip_nnmodule_hook_guards``): a
-graph
-that was made without hooks never calls those that come later, and one that was made with them never loses them. So the
-model is observed in eager mode, which `torch.compiler.set_stance` switches to for the whole process, and all other
-steps
-run the graph, which has never seen a hook: no graph break, no recompilation, statistics in the right steps and no
-others.
+graph that was made without hooks never calls those that come later, and one that was made with them never loses them.
+So the model is observed in eager mode, which `torch.compiler.set_stance` switches to for the whole process, and all
+other steps run the graph, which has never seen a hook: no graph break, no recompilation, statistics in the right
+steps and no others.
 
 Staggered statistics would leave hardly a step without: a compiled model takes those of all layers in the same steps.
 
