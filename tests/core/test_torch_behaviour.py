@@ -207,7 +207,7 @@ class TestGradients:
                 loss.backward()
                 return loss
 
-            assert float(by_closure.step(closure)) > 0
+            assert by_closure.step(closure).item() > 0
         assert same(left, right)
 
     def test_inference_leaves_no_trace(self):
@@ -234,7 +234,7 @@ class TestPrecision:
             optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
             layers = [model[i].fishers[0] for i in (0, 2, 4)]
         x, y = data[0]
-        first = float(squared_error(model(x), y))
+        first = squared_error(model(x), y).item()
         for _ in range(24):
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16):
@@ -242,7 +242,7 @@ class TestPrecision:
                 assert outputs.dtype == torch.bfloat16
             squared_error(outputs.float(), y).backward()
             optimizer.step()
-        assert float(squared_error(model(x), y)) < first
+        assert squared_error(model(x), y).item() < first
         rows = torch.cat((x, torch.ones(len(x), 1)), 1)
         exact = rows.mT @ rows / len(rows)  # bfloat16 would leave three digits of it
         torch.testing.assert_close(layers[0].snapshot().value, exact, rtol=1e-4, atol=1e-5)
