@@ -145,7 +145,7 @@ def validate(
     _show_space(config, SearchSpace(config), output)
     from sngd_tune.workloads.registry import load_data
 
-    load_data(config.workload, config.data_dir, config.objectives)
+    load_data(config.workload, config.data_dir, config.objectives, config.fishers)
     say(f"{file}: valid")
 
 
@@ -277,6 +277,23 @@ def bench_step(
 
     rows = measure(rounds, threads or (1, 2), tasks or tuple(TASKS), peers, announce=say)
     _show_bench("time of a step, as a ratio", rows, output)
+
+
+@bench.command("roots")
+def bench_roots(
+    sizes: Annotated[
+        list[int] | None,
+        typer.Option("--sizes", min=1, help="Size of the matrix; default: 64 256 512 1024 2048. Repeatable."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Roots of each kind; large sizes get fewer.")] = 25,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Time and error of each root over the size of the matrix."""
+    from sngd_tune.bench.roots import SIZES, measure
+
+    rows = measure(sizes or SIZES, rounds, threads, announce=say)
+    _show_bench("time of a root, and its error", rows, output)
 
 
 @bench.command("trials")

@@ -23,7 +23,7 @@ def median_ratio(values: list[float], baseline: list[float]) -> tuple[float, flo
     ratios = [value / base for value, base in zip(values, baseline, strict=True)]
     if len(ratios) < 2:
         return ratios[0], ratios[0], ratios[0]
-    lower, median, upper = statistics.quantiles(ratios, n=4)
+    lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")  # of two, none beyond them
     return median, lower, upper
 
 

@@ -6,7 +6,8 @@ average of the sketch is the sketch of the moving average, at ``4 n d l`` operat
 leading eigenpairs; what they leave of the trace goes to the other directions evenly, as a scaled identity.
 
 At each refresh ``Ω ← orth(Y)``, one subspace iteration for the price of a QR, and the sketch moves along. So the basis
-follows a drifting ``G`` and the approximation tightens with each refresh. It is exact where ``l = d``.
+follows a drifting ``G`` and the approximation tightens with each refresh. It is exact where ``l = d``, and where ``l``
+is at least the rank of ``G``.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ __all__ = ["OVERSAMPLING", "Decomposition", "Eigenpairs", "decompose", "nystrom"
 #: Columns of the sketch beyond the rank; 5 to 10 are customary (Halko et al. 2011).
 OVERSAMPLING = 8
 
+_REMEDY = "raise relative_damping (≥ 1e-4 in float32)"
+
 
 @dataclass(frozen=True)
 class Eigenpairs:
@@ -30,7 +33,7 @@ class Eigenpairs:
     Attributes:
         basis: ``U: [*lead, d, r]``, orthonormal; a column of zeros stands for a pair that is left to the rest.
         values: ``[*lead, r]``, descending, ≥ 0; those of zero columns are `tail`.
-        tail: ``[*lead]``, mean of the eigenvalues not kept, ≥ 0.
+        tail: ``[*lead]``, mean of the eigenvalues not kept, ≥ 0; the least one kept where all are.
     """
 
     basis: Tensor
@@ -49,7 +52,8 @@ class Decomposition:
 
     Attributes:
         pairs: the leading eigenpairs, as many as are wanted.
-        range: ``Q = orth(Y): [*lead, d, l]``, in whose span the pairs lie; the next ``Ω``.
+        range: ``Q = orth(Y): [*lead, d, l]``, in whose span the pairs lie; the next ``Ω``. Where ``Y`` lacks rank,
+            ``Ω`` makes up for it.
         coordinates: ``Qᵀ U: [*lead, l, r]``, of all pairs that the rank allows.
         values: theirs, ``[*lead, r]``.
         tail: mean of the eigenvalues beyond them, ``[*lead]``.
@@ -82,7 +86,7 @@ def decompose(
         retained_trace: share of the trace in (0, 1] that is enough: pairs beyond it are left to the rest.
 
     Raises:
-        RootError: a decomposition does not converge.
+        RootError: a decomposition does not converge, or the sketch is not finite.
     """
     core = basis.mT @ sketch
     try:
@@ -91,13 +95,15 @@ def decompose(
         cutoff = values[..., -1:] * values.shape[-1] ** 0.5 * torch.finfo(values.dtype).eps
         cutoff = cutoff.clamp(min=torch.finfo(values.dtype).tiny)
         inverse_root = torch.where(values > cutoff, values.maximum(cutoff).rsqrt(), torch.zeros_like(values))
-        Q, T = torch.linalg.qr(sketch)
-        W, singular_values, _ = torch.linalg.svd(T @ (V * inverse_root.unsqueeze(-2)))
-    except RuntimeError as error:
-        shape = tuple(sketch.shape)
-        raise RootError(f"nystrom: no convergence on a sketch of shape {shape}; raise relative_damping") from error
+        Q = _range(sketch, basis)
+        W, singular_values, _ = torch.linalg.svd(Q.mT @ sketch @ (V * inverse_root.unsqueeze(-2)))
+    except RuntimeError as error:  # of numbers that are not finite the solvers say so, or find none
+        raise RootError(f"nystrom: no convergence on {_named(sketch)}; {_REMEDY}") from error
+    if not bool(singular_values.isfinite().all()):
+        raise RootError(f"nystrom: no finite eigenvalues of {_named(sketch)}; {_REMEDY}")
     d, found, coordinates = sketch.shape[-2], singular_values[..., :rank].square(), W[..., :rank]
-    tail = _tail(trace, found.sum(-1), d - rank)
+    others = torch.full_like(trace, d - rank)
+    tail = _tail(trace, found.sum(-1), others, found[..., -1])
     pairs = Eigenpairs(Q @ coordinates, found, tail)
     if retained_trace is not None:
         pairs = _retained(pairs, trace, retained_trace)
@@ -109,17 +115,41 @@ def _retained(pairs: Eigenpairs, trace: Tensor, share: float) -> Eigenpairs:
     before = pairs.values.cumsum(-1) - pairs.values
     wanted = before < share * trace.unsqueeze(-1)
     others = pairs.basis.shape[-2] - wanted.sum(-1)
-    tail = _tail(trace, (pairs.values * wanted).sum(-1), others)
+    tail = _tail(trace, (pairs.values * wanted).sum(-1), others, pairs.values[..., -1])
     values = torch.where(wanted, pairs.values, tail.unsqueeze(-1))
     return Eigenpairs(pairs.basis * wanted.unsqueeze(-2), values, tail)
 
 
-def _tail(trace: Tensor, kept: Tensor, others: int | Tensor) -> Tensor:
-    """The mean of `others` eigenvalues that make up the rest of the trace."""
-    count = others.clamp(min=1) if isinstance(others, Tensor) else max(others, 1)
-    return ((trace - kept) / count).clamp(min=0)
+def _range(sketch: Tensor, basis: Tensor) -> Tensor:
+    """``orth(Y)``, completed by directions of ``Ω`` where ``Y`` lacks rank.
+
+    QR would complete it by axes. With those of dead inputs for ``Ω`` no later sketch would see anything.
+    """
+    size = torch.linalg.matrix_norm(sketch, keepdim=True)
+    rounding = torch.where(size > 0, size * torch.finfo(sketch.dtype).eps, 1)
+    return torch.linalg.qr(sketch + rounding * basis).Q
+
+
+def _tail(trace: Tensor, kept: Tensor, others: Tensor, least: Tensor) -> Tensor:
+    """The mean of the `others` eigenvalues that make up the rest of the trace.
+
+    Of none it is the `least` one kept: 0 would have the operator subtract ``λ^-½`` from ``λ^-½`` in every direction.
+    """
+    return torch.where(others > 0, ((trace - kept) / others.clamp(min=1)).clamp(min=0), least)
+
+
+def _named(sketch: Tensor) -> str:
+    return f"a sketch of shape {tuple(sketch.shape)} in {sketch.dtype}"
 
 
 def nystrom(pairs: Eigenpairs, damping: Tensor) -> LowRankOperator:
-    """The symmetric root ``(G + λI)^-½`` of a low-rank view; ``λ: [*lead]``."""
-    return LowRankOperator(pairs.basis, (pairs.values + damping.unsqueeze(-1)).rsqrt(), (pairs.tail + damping).rsqrt())
+    """The symmetric root ``(G + λI)^-½`` of a low-rank view; ``λ: [*lead]``.
+
+    Raises:
+        RootError: ``λ`` is not positive where the view is singular.
+    """
+    scale, rest = (pairs.values + damping.unsqueeze(-1)).rsqrt(), (pairs.tail + damping).rsqrt()
+    if not bool(scale.isfinite().all() & rest.isfinite().all()):
+        where = f"λ={float(damping.min()):.3g} in {rest.dtype}"
+        raise RootError(f"nystrom: eigenvalues of G + λI are not positive and finite at {where}; {_REMEDY}")
+    return LowRankOperator(pairs.basis, scale, rest)

@@ -7,7 +7,25 @@ and lives in a module of its own.
 Rounding may leave eigenvalues of ``G`` a little below 0. `eigh` and `eigenbasis` count them as 0. The others need
 ``G + λI`` to be positive definite: what lies above ``−λ`` does no harm, and with an eigenvalue below they fail.
 
-@TABLE@
+**Which one.** ``sngd-tune bench roots --rounds 5`` on a CPU, one thread, float32, the default damping; time as a
+multiple of Cholesky's, the first product with the inverse included (`nystrom`: without the sketch, which batches form):
+
+=================== ======= ======= ======= ======= ======= =========================================================
+root                d = 64  256     512     1024    2048    choose it for
+=================== ======= ======= ======= ======= ======= =========================================================
+cholesky            0.14 ms 1.0 ms  6.2 ms  34 ms   216 ms  CPU, any size: SGD and momentum, which take any root
+eigh                2.2     4.4     5.2     6.2     7.2     CPU, any size: Adam in symmetric coordinates
+eigenbasis          3.8     4.2     4.5     4.9     5.1     CPU, any size: Adam in the eigenvectors' coordinates
+newton_schulz       3.2     10      14      24      27      GPU, from a few hundred inputs: expected, not measured
+newton_schulz, warm 3.5     8.8     11      15      22
+denman_beavers      9.4     19      22      29      32      the papers' results as they were made
+nystrom, rank 16    3.6     0.9     0.2     0.07    0.01    CPU, above about 256 inputs, where a low rank will do
+nystrom, rank 64    7.3     1.8     0.3     0.09    0.02
+=================== ======= ======= ======= ======= ======= =========================================================
+
+GPUs have not been measured. `newton_schulz` is matrix products only, which is what they are fast at; eigensolvers and
+Cholesky factorizations are not. Residuals in the same run, up to 2048: eigensolvers 2e-2, the other dense roots 7e-4;
+with condition number 1e10 and relative damping 1e-4 2e-2 and 4e-3.
 """
 
 import math
@@ -44,6 +62,9 @@ _DIVERGED, _CLOSE = 1e3, 1e-2
 #: ``‖I − R₀ᵀ A R₀‖`` up to which the last root is a start, and what the eigenvalues of ``R₀ᵀ A R₀`` are then taken for
 #: at least: a moving average gives up little of ``G`` between refreshes.
 _FAR, _LOWEST = 64.0, 0.5
+#: ``‖I − Rᵀ A R‖`` from which a root that was started from the last one is given up for a fresh one: ``R₀ᵀ A R₀`` is
+#: rounded twice at the size of ``R₀``, which a spectrum that has lost directions since can make the whole of it.
+_INEXACT = 0.25
 
 
 def cholesky(G: Tensor, damping: Tensor, last: RootOperator | None = None) -> TriangularOperator:
@@ -53,8 +74,10 @@ def cholesky(G: Tensor, damping: Tensor, last: RootOperator | None = None) -> Tr
         RootError: ``G + λI`` is not positive definite in this precision.
     """
     factor, info = torch.linalg.cholesky_ex(_damped(G, damping))
-    if bool((info != 0).any()):
-        raise RootError(f"cholesky: G + λI is not positive definite at {_at(G, damping, info != 0)}; {_REMEDY}")
+    # LAPACK passes an infinite pivot.
+    failed = (info != 0) | ~factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+    if bool(failed.any()):
+        raise RootError(f"cholesky: G + λI is not positive definite at {_at(G, damping, failed)}; {_REMEDY}")
     return TriangularOperator(factor.mT)
 
 
@@ -62,10 +85,11 @@ def eigh(G: Tensor, damping: Tensor, last: RootOperator | None = None) -> Symmet
     """The symmetric root ``V (Λ + λ)^-½ Vᵀ``. Negative eigenvalues, which only rounding can make, count as 0.
 
     Raises:
-        RootError: the eigensolver does not converge.
+        RootError: the eigensolver does not converge, or ``λ`` is not positive where ``G`` is singular.
     """
     V, scale = _eigensystem("eigh", G, G, damping)
-    return SymmetricOperator((V * scale.unsqueeze(-2)) @ V.mT, (V / scale.unsqueeze(-2)) @ V.mT)
+    root, inverse_root = (V * scale.unsqueeze(-2)) @ V.mT, (V / scale.unsqueeze(-2)) @ V.mT
+    return SymmetricOperator(_symmetric(root), _symmetric(inverse_root))
 
 
 def eigenbasis(G: Tensor, damping: Tensor, last: RootOperator | None = None) -> EigenbasisOperator:
@@ -77,7 +101,7 @@ def eigenbasis(G: Tensor, damping: Tensor, last: RootOperator | None = None) -> 
     their order; no other null vector mixes with them. Negative eigenvalues count as 0.
 
     Raises:
-        RootError: the eigensolver does not converge.
+        RootError: as `eigh`.
     """
     dead = (G == 0).all(-1)
     V, scale = _eigensystem("eigenbasis", G, _set_apart(G, dead), damping)
@@ -129,11 +153,10 @@ def newton_schulz(G: Tensor, damping: Tensor, last: RootOperator | None = None) 
     """A root by matrix products alone, started from the last one where that is not too far.
 
     With ``A = G + λI`` and the last root ``R₀``: ``R = R₀ (R₀ᵀ A R₀)^-½`` goes on in the coordinates of ``R₀``, of
-    which
-    Adam's second moments are, in two or three iterations while ``‖I − R₀ᵀ A R₀‖ < 1`` and a few more up to 64. Beyond
-    that, and without a last root, ``R`` is the symmetric root, in 4 to 7 iterations for condition numbers of 1e2 to
-    1e6. (From ``R₀`` products lead to the symmetric root only where it commutes with ``A``.) Of several matrices all
-    start alike. On a GPU products must not be rounded to TF32.
+    which Adam's second moments are, in two or three iterations while ``‖I − R₀ᵀ A R₀‖ < 1`` and a few more up to 64.
+    Beyond that, where rounding spoils it, and without a last root, ``R`` is the symmetric root, in 4 to 7 iterations
+    for condition numbers of 1e2 to 1e6. (From ``R₀`` products lead to the symmetric root only where it commutes with
+    ``A``.) Of several matrices all start alike. On a GPU products must not be rounded to TF32.
 
     Raises:
         RootError: the residual does not fall.
@@ -145,7 +168,9 @@ def newton_schulz(G: Tensor, damping: Tensor, last: RootOperator | None = None) 
         distance = torch.linalg.matrix_norm(E @ E, keepdim=True).sqrt()  # ≥ the largest eigenvalue of E, and near it
         if bool((distance < _FAR).all()):
             with suppress(RootError):  # B is nearly singular
-                return _continued(last, B, distance, where)
+                found = _continued(last, B, distance, where)
+                if _deviation(found.root, A) < _INEXACT:
+                    return found
     size = A.abs().amax((-2, -1), keepdim=True)  # against underflow in the square
     size = size * torch.linalg.matrix_norm((A / size) @ (A / size), keepdim=True).sqrt()  # ≥ the largest eigenvalue
     lowest = float((damping[..., None, None] / size).amin())
@@ -161,6 +186,16 @@ def _continued(last: MatrixOperator, B: Tensor, distance: Tensor, where: Callabl
     Z, Y = _coupled(B / size, polynomials, where)
     R, X = last.root @ Z / size.sqrt(), Y @ last.inverse_root * size.sqrt()
     return MatrixOperator(R, 2 * X - X @ (R @ X))
+
+
+def _deviation(R: Tensor, A: Tensor) -> float:
+    """The largest ``‖I − Rᵀ A R‖`` (spectral; a lower bound, and near it), by power iteration with thin products."""
+    d = A.shape[-1]
+    x = torch.randn(d, min(d, 8), generator=torch.Generator().manual_seed(d)).to(A).expand(*A.shape[:-1], -1)
+    for _ in range(3):
+        x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=torch.finfo(A.dtype).tiny)
+        x = x - R.mT @ (A @ (R @ x))
+    return float(torch.linalg.matrix_norm(x).max())
 
 
 def _coupled(B: Tensor, polynomials: Sequence[_Polynomial], where: Callable[[Tensor], str]) -> tuple[Tensor, Tensor]:
@@ -194,7 +229,7 @@ def _coupled(B: Tensor, polynomials: Sequence[_Polynomial], where: Callable[[Ten
         if residual**3 < torch.finfo(B.dtype).eps:  # its order: the next residual is below rounding
             return _symmetric(Z), _symmetric(Y)
         previous = residual
-    failed = ~(residuals < _CLOSE)
+    failed = ~(residuals < min(_CLOSE, residual))  # out of iterations while close, the farthest
     raise RootError(f"newton_schulz: residual {residual:.2g} does not fall at {where(failed)}; {_REMEDY}")
 
 
@@ -252,10 +287,12 @@ def _eigensystem(name: str, G: Tensor, solved: Tensor, damping: Tensor) -> tuple
     except RuntimeError as error:  # torch's LinAlgError, or a lapack failure on some builds
         anywhere = torch.ones(G.shape[:-2], dtype=torch.bool)
         raise RootError(f"{name}: no convergence at {_at(G, damping, anywhere)}; {_REMEDY}") from error
-    failed = ~eigenvalues.isfinite().all(-1)
+    scale = (eigenvalues.clamp(min=0) + damping.unsqueeze(-1)).rsqrt()
+    failed = ~(scale.isfinite() & (scale > 0)).all(-1)  # an infinite eigenvalue has the scale 0
     if bool(failed.any()):
-        raise RootError(f"{name}: no finite eigenvalues at {_at(G, damping, failed)}; {_REMEDY}")
-    return V, (eigenvalues.clamp(min=0) + damping.unsqueeze(-1)).rsqrt()
+        where = _at(G, damping, failed)
+        raise RootError(f"{name}: eigenvalues of G + λI are not positive and finite at {where}; {_REMEDY}")
+    return V, scale
 
 
 def _set_apart(G: Tensor, dead: Tensor) -> Tensor:
