@@ -2,8 +2,9 @@
 
     from sngd_tune import SNGD, FisherSettings
 
-    optimizer = SNGD(model, FisherSettings(granularity="input", rank=16), lr=0.1)
+    optimizer = SNGD(model, FisherSettings(granularity="input", rank=16), lr=1e-3)
 
+How to use it in a training script: ``help("sngd_tune.guide")``.
 The names below load on first use: `import sngd_tune` costs nothing, and the optimizer needs torch alone.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sngd_tune.core.account import account
+    from sngd_tune.core.diagnostics import diagnostics
     from sngd_tune.core.memory import predicted_memory
     from sngd_tune.core.optimizer import SNGD
     from sngd_tune.core.outputs import observe_outputs
@@ -23,6 +25,7 @@ __all__ = [
     "FisherSettings",
     "__version__",
     "account",
+    "diagnostics",
     "observe_outputs",
     "predicted_memory",
     "reconstruct",
@@ -35,6 +38,7 @@ _HOMES = {
     "SNGD": "sngd_tune.core.optimizer",
     "FisherSettings": "sngd_tune.settings",
     "account": "sngd_tune.core.account",
+    "diagnostics": "sngd_tune.core.diagnostics",
     "observe_outputs": "sngd_tune.core.outputs",
     "predicted_memory": "sngd_tune.core.memory",
     "reconstruct": "sngd_tune.reconstruction.transform",

@@ -71,7 +71,7 @@ def run_study(
         StudyHeldError: another live process holds the directory.
         LedgerError: the ledger cannot be written any more; finished trials are intact.
     """
-    splits = load_data(config.workload, config.data_dir, config.objectives)
+    splits = load_data(config.workload, config.data_dir, config.objectives, config.fishers)
     with _unused_removed(directory), hold(directory):
         Manifest.check_absent(directory)
         with ray_session(address):
@@ -88,9 +88,10 @@ def resume_study(
     Raises: as `run_study`; and SchemaVersionError where another version wrote the ledger.
     """
     ledger = Ledger.open(directory)
-    splits = load_data(ledger.config.workload, ledger.config.data_dir, ledger.config.objectives)
+    config = ledger.config
+    splits = load_data(config.workload, config.data_dir, config.objectives, config.fishers)
     with hold(directory), ray_session(address):
-        check_resources(ledger.config.search.resources)
+        check_resources(config.search.resources)
         return _Study(ledger, splits, listeners).conduct()
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.optimizer import SNGD
+from sngd_tune.core.outputs import observe_outputs
 from sngd_tune.reconstruction.transform import reconstruct
 from sngd_tune.records.trial import OptimizerConfig, TrialConfig
 
-__all__ = ["build", "local_fishers"]
+__all__ = ["build", "local_fishers", "output_observer"]
 
 
 def build(model: nn.Module, trial: TrialConfig) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -22,13 +23,14 @@ def build(model: nn.Module, trial: TrialConfig) -> tuple[nn.Module, torch.optim.
     if optimizer.form == "explicit":
         rebuilt = reconstruct(model, trial.fisher, seed=trial.seed)
         return rebuilt, _TORCH[optimizer.base](rebuilt, optimizer)
+    on_sgd = optimizer.base == "sgd"
     return model, SNGD(
         model,
         trial.fisher,
         lr=optimizer.lr,
         base=optimizer.base,
-        momentum=optimizer.momentum,
-        betas=(optimizer.beta1, optimizer.beta2),
+        momentum=optimizer.momentum if on_sgd else None,
+        betas=None if on_sgd else (optimizer.beta1, optimizer.beta2),
         weight_decay=optimizer.weight_decay,
         seed=trial.seed,
     )
@@ -39,6 +41,13 @@ def local_fishers(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
     if isinstance(optimizer, SNGD):
         return optimizer.layers
     return {module.name: module for module in model.modules() if isinstance(module, LocalFisher)}
+
+
+def output_observer(model: nn.Module, optimizer: torch.optim.Optimizer, likelihood: str) -> Callable[[Tensor], None]:
+    """What shows the outputs of a training step to the local Fisher layers, of either form, before `backward`."""
+    if isinstance(optimizer, SNGD):
+        return lambda outputs: optimizer.observe_outputs(outputs, likelihood)
+    return lambda outputs: observe_outputs(model, outputs, likelihood)
 
 
 def _sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -10,6 +10,12 @@ from sngd_tune.records.trial import OptimizerConfig, TrialConfig
 
 __all__ = ["recipe", "usage", "write_recipe"]
 
+#: What the training loop has to do beside, where ``G`` is of the model's own targets.
+_OBSERVING = (
+    "\n# in each step, before loss.backward(): optimizer.observe_outputs(outputs, likelihood)"
+    '\n# with the likelihood of the loss: "softmax" (cross-entropy), "gaussian" or "bernoulli"'
+)
+
 _TORCH_CLASS = {"sgd": "SGD", "adamw": "AdamW"}
 
 
@@ -46,6 +52,7 @@ def usage(trial: TrialConfig, path: Path | str) -> str:
         "import yaml\nfrom pathlib import Path\nfrom sngd_tune import SNGD, FisherSettings\n"
         f"{read}"
         'optimizer = SNGD(model, FisherSettings(**best["fisher"]), **best["sngd"])'
+        f"{_OBSERVING if trial.fisher.needs_outputs else ''}"
     )
 
 

@@ -100,10 +100,10 @@ class FisherSettings:
     root: str | None = None
     rank: int | None = None
     retained_trace: float | None = None
-    relative_damping: float = 1e-2
+    relative_damping: float = 0.1
     absolute_damping: float = 0.0
     fisher_interval: int = 50
-    statistics_interval: int = 20
+    statistics_interval: int = 25
     decay: float = 0.9
     warmup_batches: int = 3
     damping_policy: str = "fixed"
@@ -154,6 +154,11 @@ class FisherSettings:
     def needs_gradients(self) -> bool:
         """Whether ``G`` is made of output gradients ``g``, too."""
         return self.granularity in ("unit", "kron", "layer")
+
+    @property
+    def needs_outputs(self) -> bool:
+        """Whether those ``g`` come from targets that the model draws, so that its outputs have to be observed."""
+        return self.needs_gradients and self.fisher != "empirical"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers and strings; `from_dict` takes them back."""

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, count
 from typing import Any
 
@@ -15,9 +15,10 @@ from sngd_tune.core.optimizer import SNGD
 from sngd_tune.core.snapshots import Snapshot
 from sngd_tune.core.stopwatch import Stopwatch
 from sngd_tune.memory import PeakMemory
-from sngd_tune.methods import build, local_fishers
+from sngd_tune.methods import build, local_fishers, output_observer
 from sngd_tune.records.metrics import EpochMetrics, LayerDiagnostics
 from sngd_tune.records.trial import TrialConfig
+from sngd_tune.workloads.likelihood import required_likelihood
 from sngd_tune.workloads.workload import Split, Splits, Workload
 
 __all__ = ["Training", "train"]
@@ -31,6 +32,7 @@ def train(trial: TrialConfig, workload: Workload, splits: Splits) -> Iterator[Ep
     """Train to the end, one `EpochMetrics` an epoch; stops after an epoch that diverged.
 
     Raises:
+        ConfigurationError: the trial's Fisher matrix needs a likelihood, and the workload has none.
         FisherError: the local Fisher layers met NaN, or have no root.
     """
     training = Training(trial, workload, splits)
@@ -49,6 +51,9 @@ class Training:
         workload: model and loss.
         splits: its data; shared arrays are read, never written.
         device: default the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigurationError: the trial's Fisher matrix needs a likelihood, and the workload has none.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Training:
     ):
         self.trial = trial
         self._workload = workload
+        likelihood = required_likelihood(workload) if trial.fisher and trial.fisher.needs_outputs else None
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._train, self._validation, self._test = (
             _tensors(split, self._device) for split in (splits.train, splits.validation, splits.test)
@@ -63,6 +69,9 @@ class Training:
         torch.manual_seed(trial.seed)
         self._order = torch.Generator().manual_seed(trial.seed)
         self.model, self.optimizer = build(workload.model().to(self._device), trial)
+        self._show: Callable[[Tensor], None] | None = (
+            output_observer(self.model, self.optimizer, likelihood) if likelihood is not None else None
+        )
         self._schedule = _schedule(self.optimizer, trial, self._steps_per_epoch)
         self._watch = Stopwatch(self._device)
         self._memory = PeakMemory(self._device)
@@ -171,7 +180,10 @@ class Training:
             with self._watch("forward_backward"):
                 inputs, targets = self._train[0][indices], self._train[1][indices]
                 self.optimizer.zero_grad(set_to_none=True)
-                loss = self._workload.loss(self.model(inputs), targets)
+                outputs = self.model(inputs)
+                if self._show is not None:
+                    self._show(outputs)
+                loss = self._workload.loss(outputs, targets)
                 loss.backward()
             return loss
 

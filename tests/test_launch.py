@@ -323,6 +323,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
         ({"search": {"resources": {"cpus": 64}}}, r"search\.resources\.cpus=64: the cluster has 2 CPUs"),
         ({"search": {"resources": {"gpus": 1}}}, r"search\.resources\.gpus=1: the cluster has 0 GPUs"),
         ({"workload": "no_such_module:Mine"}, "importing no_such_module failed"),
+        ({"fixed": {"granularity": "kron", "root": "eigh", "fisher": "exact"}}, "likelihood=None of workload Moons"),
         ({"workload": "mnist_mlp"}, "needs a data directory"),
         ({"workload": "mnist_mlp", "data_dir": "/nowhere"}, "/nowhere/mnist/train.parquet: not found"),
     ],

@@ -14,6 +14,10 @@ def test_public_names_are_the_same_each_time(name):
     assert getattr(sngd_tune, name) is getattr(sngd_tune, name)
 
 
+def test_the_surface_is_complete_and_each_name_has_one_home():
+    assert set(dir(sngd_tune)) == set(sngd_tune.__all__) == {*sngd_tune._HOMES, "__version__"}
+
+
 def test_unknown_names_raise():
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = sngd_tune.nothing
@@ -43,8 +47,9 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import torch
 from sngd_tune import SNGD, FisherSettings, reconstruct, restore, account
+from sngd_tune import diagnostics, observe_outputs, predicted_memory
 model = torch.nn.Linear(3, 2)
-optimizer = SNGD(model, FisherSettings(warmup_batches=0))
+optimizer = SNGD(model, FisherSettings(warmup_batches=0), base="sgd")
 model(torch.ones(4, 3)).sum().backward(); optimizer.step()
 restore(reconstruct(model)); print("fine")
 """

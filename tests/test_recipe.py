@@ -13,12 +13,20 @@ from sngd_tune.recipe import recipe, usage, write_recipe
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.settings import FisherSettings
 from sngd_tune.training import Training
-from tests.examples.moons import Moons
+from tests.examples.likelihoods import MoonsWithLikelihood
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "sngd": {"lr": 0.05, "momentum": 0.8, "fisher_interval": 5, "relative_damping": 0.1, "weight_decay": 1e-3},
+    "sngd": {
+        "base": "sgd",
+        "lr": 0.05,
+        "momentum": 0.8,
+        "fisher_interval": 5,
+        "relative_damping": 0.1,
+        "weight_decay": 1e-3,
+    },
     "sngd on adamw": {"base": "adamw", "lr": 2e-3, "beta1": 0.8, "granularity": "block", "block": 2, "root": "eigh"},
-    "sngd, diagonal": {"granularity": "diagonal", "step_bound": "kl", "kl_bound": 1e-2, "lr": 0.05},
+    "sngd, diagonal": {"base": "sgd", "granularity": "diagonal", "step_bound": "kl", "kl_bound": 1e-2, "lr": 0.05},
+    "sngd, sampled": {"base": "sgd", "granularity": "kron", "root": "eigh", "fisher": "sampled", "lr": 0.05},
     "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 1e-3},
     "adamw": {"optimizer": "adamw", "lr": 2e-3, "beta2": 0.99},
 }
@@ -33,7 +41,7 @@ def trial(request: pytest.FixtureRequest) -> TrialConfig:
 def test_the_printed_lines_train_as_the_trial_did(trial: TrialConfig, tmp_path: Path) -> None:
     path = tmp_path / "best.yaml"
     write_recipe(path, trial, "Best of study small: trial 0007")
-    workload = Moons()
+    workload = MoonsWithLikelihood()
     splits = workload.load(None)
     training = Training(trial, workload, splits, device="cpu")
     training.epoch()
@@ -45,7 +53,10 @@ def test_the_printed_lines_train_as_the_trial_did(trial: TrialConfig, tmp_path: 
     inputs, targets = torch.tensor(splits.train.inputs), torch.tensor(splits.train.targets)
     for batch in torch.randperm(200, generator=torch.Generator().manual_seed(trial.seed)).split(50):
         optimizer.zero_grad()
-        workload.loss(model(inputs[batch]), targets[batch]).backward()
+        outputs = model(inputs[batch])
+        if "optimizer.observe_outputs(outputs, likelihood)" in usage(trial, path):
+            optimizer.observe_outputs(outputs, workload.likelihood)
+        workload.loss(outputs, targets[batch]).backward()
         optimizer.step()
     for one, other in zip(model.parameters(), training.model.parameters(), strict=True):
         torch.testing.assert_close(one, other)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sngd_tune.errors import FisherError
+from sngd_tune.errors import ConfigurationError, FisherError
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.training import Training, train
@@ -46,12 +46,19 @@ def timeless(metrics: EpochMetrics) -> dict[str, float]:
 METHODS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9},
     "adamw": {"optimizer": "adamw", "lr": 3e-3},
-    "fused": {"lr": 0.1},
+    "fused": {"base": "sgd", "lr": 0.1},
     "fused adamw": {"base": "adamw", "lr": 3e-3},
-    "explicit": {"form": "explicit", "step_bound": "none", "lr": 0.05, "momentum": 0.5, "relative_damping": 1.0},
-    "block": {"granularity": "block", "block": 16, "root": "cholesky", "lr": 0.1},
-    "diagonal, cosine": {"granularity": "diagonal", "lr": 0.1, "lr_schedule": "cosine"},
-    "levenberg_marquardt": {"damping_policy": "levenberg_marquardt", "lr": 0.1},
+    "explicit": {
+        "base": "sgd",
+        "form": "explicit",
+        "step_bound": "none",
+        "lr": 0.05,
+        "momentum": 0.5,
+        "relative_damping": 1.0,
+    },
+    "block": {"base": "sgd", "granularity": "block", "block": 16, "root": "cholesky", "lr": 0.1},
+    "diagonal, cosine": {"base": "sgd", "granularity": "diagonal", "lr": 0.1, "lr_schedule": "cosine"},
+    "levenberg_marquardt": {"base": "sgd", "damping_policy": "levenberg_marquardt", "lr": 0.1},
 }
 
 
@@ -131,11 +138,24 @@ def test_a_task_without_accuracy_has_none(splits: Splits) -> None:
     assert metrics.test_loss is not None
 
 
-@pytest.mark.parametrize("granularity", ["input", "block", "diagonal"])
-def test_fused_and_explicit_form_train_alike(splits: Splits, granularity: str) -> None:
-    shared = {"granularity": granularity, "step_bound": "none", "lr": 0.02, "momentum": 0.9, "relative_damping": 0.1}
+FISHERS = [("unit", "sampled"), ("unit", "exact"), ("kron", "sampled"), ("kron", "exact")]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "fisher"), [("input", None), ("block", None), ("diagonal", None), ("kron", "empirical"), *FISHERS]
+)
+def test_fused_and_explicit_form_train_alike(splits: Splits, granularity: str, fisher: str | None) -> None:
+    shared: dict[str, Any] = {
+        "base": "sgd",
+        "granularity": granularity,
+        "step_bound": "none",
+        "lr": 0.02,
+        "relative_damping": 0.1,
+    }
     if granularity != "diagonal":
         shared["root"] = "cholesky"
+    if fisher is not None:  # the steps of these are longer
+        shared |= {"fisher": fisher, "lr": 1e-3, "relative_damping": 1.0}
     fused, explicit = (run(splits, trial(form=form, **shared)) for form in ("fused", "explicit"))
     for one, other in zip(fused, explicit, strict=True):
         for name in ("training_loss", "validation_loss", "validation_accuracy"):
@@ -143,6 +163,55 @@ def test_fused_and_explicit_form_train_alike(splits: Splits, granularity: str) -
         assert one.refreshes == other.refreshes
         for left, right in zip(one.layers, other.layers, strict=True):
             assert left.condition_number == pytest.approx(right.condition_number, rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["fused", "explicit"])
+@pytest.mark.parametrize(("granularity", "fisher"), FISHERS)
+def test_the_true_fisher_matrix_trains_and_resumes(splits: Splits, granularity: str, fisher: str, form: str) -> None:
+    values = {"base": "sgd", "form": form, "granularity": granularity, "root": "cholesky", "lr": 0.1}
+    config = trial(epochs=2, fisher=fisher, **values)
+    whole = Training(config, DIGITS, splits)
+    first, second = whole.epoch(), whole.epoch()
+    assert second.training_loss < 0.6 * first.training_loss
+    assert first.statistics_seconds > 0
+    (empirical,) = run(splits, trial(epochs=1, fisher="empirical", **values))
+    assert empirical.training_loss != first.training_loss
+
+    begun, resumed = Training(config, DIGITS, splits), Training(config, DIGITS, splits)
+    begun.epoch()
+    resumed.load_state_dict(saved(begun.state_dict()))
+    resumed.epoch()
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_true_fisher_matrix_follows_the_loss_too(splits: Splits) -> None:
+    """Levenberg-Marquardt evaluates the model once more after a step; that enters no statistics."""
+    lm = {"damping_policy": "levenberg_marquardt", "granularity": "kron", "root": "eigh", "fisher": "sampled"}
+    first, second = run(splits, trial(epochs=2, lr=0.1, **lm))
+    assert second.training_loss < 0.6 * first.training_loss
+
+
+@pytest.mark.parametrize("form", ["fused", "explicit"])
+def test_a_workload_without_likelihood_is_refused_before_anything_starts(form: str) -> None:
+    class Untouched(WithoutAccuracy):
+        def model(self) -> torch.nn.Module:
+            raise AssertionError("has been started")
+
+    workload = Untouched()
+    config = trial(form=form, granularity="kron", root="cholesky", fisher="sampled")
+    message = "likelihood=None of workload Untouched: must be one of softmax, .*; set it in the class to the one of its"
+    with pytest.raises(ConfigurationError, match=message):
+        Training(config, workload, workload.load(None))
+
+
+def test_where_no_output_gradients_are_kept_no_likelihood_is_needed() -> None:
+    workload = WithoutAccuracy()
+    config = trial(epochs=1)
+    assert config.fisher is not None
+    sampled = dataclasses.replace(config, fisher=dataclasses.replace(config.fisher, fisher="sampled"))
+    (metrics,) = run(workload.load(None), sampled, workload)
+    assert metrics.finite
 
 
 def test_a_seed_repeats_a_run_and_another_does_not(splits: Splits, method: dict[str, Any]) -> None:
@@ -156,7 +225,7 @@ def test_a_seed_repeats_a_run_and_another_does_not(splits: Splits, method: dict[
 def test_divergence_ends_the_run(splits: Splits, optimizer: str) -> None:
     huge = {"optimizer": optimizer, "lr": 1e38, "momentum": 0.0}
     if optimizer == "sngd":
-        huge["step_bound"] = "none"
+        huge |= {"base": "sgd", "step_bound": "none"}
     epochs = []
     try:
         for metrics in train(trial(epochs=5, **huge), DIGITS, splits):

@@ -63,7 +63,7 @@ PARAMETERS: dict[str, Parameter] = {
     "base": Parameter(
         kind="choice",
         choices=("sgd", "adamw"),
-        default="sgd",
+        default="adamw",
         when=_SNGD,
         doc="base optimizer in the coordinates of the reconstruction",
     ),

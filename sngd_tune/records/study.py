@@ -147,6 +147,12 @@ class StudyConfig(_Strict):
         return self
 
     @property
+    def fishers(self) -> frozenset[str]:
+        """Kinds of Fisher matrix that its trials may take; those but ``"empirical"`` need the workload's likelihood."""
+        searched = {str(kind) for entry in self.space.get("fisher", ()) for kind in entry.choices or ()}
+        return frozenset(searched or {str(self.fixed.get("fisher", "empirical"))})
+
+    @property
     def scheduler(self) -> SchedulerConfig:
         """The early stopper in force."""
         return self.search.scheduler or SchedulerConfig(name="asha" if len(self.objectives) == 1 else "none")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sngd_tune.errors import ConfigurationError, SngdTuneError
 from sngd_tune.records.parameters import nearest
+from sngd_tune.workloads.likelihood import check_likelihood, required_likelihood
 from sngd_tune.workloads.workload import Splits, Workload
 
 __all__ = ["WORKLOADS", "find_workload", "load_data"]
@@ -47,14 +48,26 @@ def find_workload(name: str, import_path: Path | str | None = None) -> Workload:
     return made
 
 
-def load_data(name: str, data_dir: Path | str | None, objectives: Iterable[str] = ()) -> Splits:
+def load_data(
+    name: str, data_dir: Path | str | None, objectives: Iterable[str] = (), fishers: Iterable[str] = ()
+) -> Splits:
     """The data of the workload of that name.
 
+    Args:
+        name: as in `find_workload`.
+        data_dir: the user's data directory.
+        objectives: of the study.
+        fishers: kinds of Fisher matrix that its trials may take (`StudyConfig.fishers`).
+
     Raises:
-        ConfigurationError: as `find_workload`; where the data is missing, or reading it fails in any way; and where an
-            objective needs an accuracy that the workload does not have.
+        ConfigurationError: as `find_workload`; where the data is missing, or reading it fails in any way; where an
+            objective needs an accuracy that the workload does not have; and where a Fisher matrix needs a likelihood
+            that it does not have, or that is not the one of its loss.
     """
     workload = find_workload(name)
+    observed = not set(fishers) <= {"empirical"}
+    if observed:
+        required_likelihood(workload)
     if "validation_accuracy" in objectives and type(workload).correct is Workload.correct:
         message = f"objectives: validation_accuracy: workload {name} has no accuracy; choose validation_loss"
         raise ConfigurationError(message)
@@ -66,7 +79,19 @@ def load_data(name: str, data_dir: Path | str | None, objectives: Iterable[str] 
         raise ConfigurationError(f"workload={name!r}: loading its data failed ({_where(error)})") from error
     if not isinstance(splits, Splits):
         raise ConfigurationError(f"workload={name!r}: its load() gave a {type(splits).__name__}; it must give Splits")
+    if observed:
+        _compare(name, workload, splits)
     return splits
+
+
+def _compare(name: str, workload: Workload, splits: Splits) -> None:
+    """`check_likelihood`, where the user's model and loss may raise anything."""
+    try:
+        check_likelihood(workload, splits.train)
+    except SngdTuneError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"workload={name!r}: trying its model and loss failed ({_where(error)})") from error
 
 
 def _made(name: str, found: object) -> object:

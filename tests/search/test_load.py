@@ -32,6 +32,24 @@ def test_every_shipped_file_loads_and_survives_a_round_trip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (SPACE, {"empirical"}),
+        (SPACE + "fixed: {granularity: kron, root: eigh, fisher: exact}\n", {"exact"}),
+        ("space: {granularity: {choices: [input, unit]}}\n", {"empirical"}),
+        (
+            "fixed: {root: eigh}\nspace:\n  granularity: {choices: [kron, unit]}\n  fisher:\n"
+            "  - {choices: [sampled, exact], when: {granularity: kron}}\n"
+            "  - {choices: [empirical], when: {granularity: unit}}\n",
+            {"empirical", "sampled", "exact"},
+        ),
+    ],
+)
+def test_kinds_of_fisher_matrix_that_trials_may_take(text: str, expected: set[str]) -> None:
+    assert parse_study(HEAD + text, "f.yaml").fishers == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("", "f.yaml:1: is empty; a study is a mapping that begins with `schema: 1`"),
         ("- a\n- b\n", "f.yaml:1: holds list ['a', 'b']; a study is a mapping"),
         ("a: [1\nb: 2\n", "f.yaml:2: not readable as YAML"),

@@ -71,3 +71,23 @@ def test_data_that_cannot_serve_is_refused(attribute: str, objectives: tuple[str
 
 def test_accuracy_is_an_objective_where_there_is_one() -> None:
     assert len(load_data(f"{HERE}.moons:Moons", None, ("validation_accuracy",)).train) == 200
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("moons:Moons", "likelihood=None of workload Moons: must be one of softmax, gaussian, bernoulli for fisher"),
+        ("likelihoods:Doubled", "likelihood='softmax' of workload Doubled: .* it is 2 times that: divide it by 2, or"),
+        ("likelihoods:RaisesInLoss", r"trying its model and loss failed \(RuntimeError: no batch.*faults\.py:\d+\)"),
+    ],
+)
+def test_a_likelihood_that_cannot_serve_is_refused(attribute: str, message: str) -> None:
+    for fishers in ({"sampled"}, {"empirical", "exact"}):
+        with pytest.raises(ConfigurationError, match=message):
+            load_data(f"{HERE}.{attribute}", None, (), fishers)
+    assert load_data(f"{HERE}.{attribute}", None, (), {"empirical"})
+
+
+def test_a_likelihood_is_missed_before_the_data_is_read() -> None:
+    with pytest.raises(ConfigurationError, match="likelihood=None"):
+        load_data(f"{HERE}.faults:RaisesWhenLoading", None, (), {"sampled"})
