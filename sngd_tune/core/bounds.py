@@ -44,10 +44,6 @@ class StepBound(ABC):
     #: Whether all layers together stay in one trust region.
     joint = False
 
-    def accumulate(self, root: RootOperator, gradient: Tensor, into: Tensor, momentum: float) -> None:
-        """``into ← momentum · into + bounded natural gradient``, in place; both ``[*lead, d_out, d]``."""
-        root.accumulate(gradient, into, momentum, graft=self.graft)
-
     @abstractmethod
     def limit(self, layers: Sequence[Rebuilt]) -> None:
         """Bound the gradients of ``W′`` in place, those of all layers that ask for this bound at once."""

@@ -8,7 +8,8 @@ steps and no others.
 
 Staggered statistics would leave hardly a step without: a compiled model takes those of all layers in the same steps.
 
-The stance is held while any owner asks for it, and is what it was before when none does.
+The stance is held while any owner asks for it. A stance of the user's, set meanwhile or before, is in force in the
+other steps: ``"fail_on_recompile"`` around a training loop sees one graph.
 """
 
 import weakref
@@ -20,6 +21,7 @@ from torch import nn
 __all__ = ["is_compiled", "run_eagerly"]
 
 _asking: dict[int, Any] = {}
+#: Stances that were set here, the last one in force or below a stance of the user's, which comes back to it.
 _held: list[Any] = []
 
 
@@ -28,17 +30,37 @@ def run_eagerly(owner: object, wanted: bool) -> None:
     key = id(owner)
     if wanted and key not in _asking:
         _asking[key] = weakref.finalize(owner, _release, key)
-        if not _held:
-            _held.append(torch.compiler.set_stance("force_eager"))
     elif not wanted and key in _asking:
-        _asking[key].detach()
-        _release(key)
+        _asking.pop(key).detach()
+    _bring_about()
 
 
 def _release(key: int) -> None:
     _asking.pop(key, None)
-    if not _asking and _held:
+    _bring_about()
+
+
+def _bring_about() -> None:
+    """Set the stance that is asked for, whatever blocks the user has entered and left since the last time."""
+    if not _held and not _asking:
+        return
+    if _held and _asking and _stance_now() is _held[-1].stance:
+        return
+    found = torch.compiler.set_stance("force_eager")
+    while _held and any(found.prev is each.stance for each in _held[:-1]):
+        _held.pop()  # set inside a block that has been left
+    ours = bool(_held) and found.prev is _held[-1].stance
+    if _asking and not ours:
+        _held.append(found)
+        return
+    found.__exit__(None, None, None)
+    if ours and not _asking:
         _held.pop().__exit__(None, None, None)
+
+
+def _stance_now() -> Any:
+    """Torch has no name for it; without this one, `_bring_about` takes microseconds more."""
+    return getattr(torch._dynamo.eval_frame, "_stance", None)
 
 
 def is_compiled(model: nn.Module) -> bool:

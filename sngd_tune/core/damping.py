@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sngd_tune.core.bases import Update
+from sngd_tune.core.operators import join
 from sngd_tune.errors import SettingsError
 from sngd_tune.settings import FisherSettings
 
@@ -94,9 +95,10 @@ class QuadraticModel:
 
     @staticmethod
     def _change(update: Update, before: Sequence[Tensor]) -> Tensor:
-        moved = update.joint(tuple(p.detach() - old for p, old in zip(update.parameters, before, strict=True)))
-        moved = moved.to(update.gradient.dtype)
-        return ((update.gradient * moved).sum() + update.squared_length(moved) / 2).double()
+        changes = tuple(p.detach() - old for p, old in zip(update.parameters, before, strict=True))
+        gradient, moved = update.gradient, join(update.matrices(changes))
+        moved = moved.to(gradient.dtype)
+        return ((gradient * moved).sum() + update.squared_length(moved) / 2).double()
 
 
 class Damped(Protocol):

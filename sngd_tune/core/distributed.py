@@ -11,17 +11,19 @@ What would part the ranks is decided together: whether gradients are finite, and
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from sngd_tune.core.local_fisher import Advance, LocalFisher, Stage
+from sngd_tune.core.local_fisher import LocalFisher, Stage
+from sngd_tune.core.operators import RootOperator
 from sngd_tune.errors import ReconstructionError, RootError
 
-__all__ = ["Ranks", "advance_all", "unwrapped"]
+__all__ = ["Advance", "Ranks", "advance_all", "unwrapped"]
 
 
 class Ranks:
@@ -98,50 +100,64 @@ def _alike(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
     return kinds.values()
 
 
-def advance_all(fishers: Sequence[LocalFisher], ranks: Ranks) -> list[Advance]:
+@dataclass(frozen=True)
+class Advance:
+    """What one optimizer step brought for the layers of a model.
+
+    Attributes:
+        warming: True while only statistics are collected: the parameters stay as they are.
+        replaced: the root before, for each layer that this step refreshed (by its place among them): state in the
+            coordinates of ``W′`` has to move along.
+    """
+
+    warming: bool
+    replaced: dict[int, RootOperator]
+
+
+def advance_all(fishers: Sequence[LocalFisher], ranks: Ranks) -> Advance:
     """`LocalFisher.advance` of every layer, together with the other ranks.
 
     Raises:
         NonFiniteError, RootError: as there, on all ranks.
     """
+    warming = any(fisher.step < 0 for fisher in fishers)
     if ranks.size == 1:
-        return [fisher.advance() for fisher in fishers]
+        replaced = {i: root for i, fisher in enumerate(fishers) if (root := fisher.advance()) is not None}
+        return Advance(warming, replaced)
     stages = [fisher.close() for fisher in fishers]
-    pairs = list(zip(fishers, stages, strict=True))
-    ranks.average(tensor for fisher, stage in pairs if stage is not Stage.HELD for tensor in fisher.averaged())
-    before = {id(fisher): fisher.root for fisher, stage in pairs if stage is Stage.DUE}
-    new = _refresh([fisher for fisher, stage in pairs if stage is Stage.DUE], ranks)
-    return [
-        Advance(warming=stage is Stage.WARMING, replaced=before[id(fisher)] if id(fisher) in new else None)
-        for fisher, stage in pairs
-    ]
+    taken = [fisher for fisher, stage in zip(fishers, stages, strict=True) if stage is not Stage.HELD]
+    ranks.average(tensor for fisher in taken for tensor in fisher.averaged())
+    due = {i: fisher for i, (fisher, stage) in enumerate(zip(fishers, stages, strict=True)) if stage is Stage.DUE}
+    before = {i: fisher.root for i, fisher in due.items()}
+    return Advance(warming, {i: before[i] for i in _refresh(due, ranks)})
 
 
-def _refresh(due: Sequence[LocalFisher], ranks: Ranks) -> set[int]:
-    """Compute this rank's share of the roots and exchange them; the ids of the layers that have a new one."""
-    plans = [(fisher, damping) for fisher in due if (damping := fisher.plan()) is not None]
+def _refresh(due: Mapping[int, LocalFisher], ranks: Ranks) -> list[int]:
+    """Compute this rank's share of the roots and exchange them; the numbers of the layers that have a new one."""
+    plans = [(i, fisher, damping) for i, fisher in due.items() if (damping := fisher.plan()) is not None]
     if not plans:
-        return set()
+        return []
     computed: dict[int, dict[str, Tensor]] = {}
     failed: dict[int, RootError] = {}
-    for i, (fisher, damping) in enumerate(plans):
-        if i % ranks.size == ranks.rank:
+    for place, (i, fisher, damping) in enumerate(plans):
+        if place % ranks.size == ranks.rank:
             try:
                 computed[i] = fisher.compute(damping)
             except RootError as error:
                 failed[i] = error
-    good = torch.tensor([float(i not in failed) for i in range(len(plans))], device=plans[0][1].device)
+    good = torch.tensor([float(i not in failed) for i, _, _ in plans], device=plans[0][2].device)
     dist.all_reduce(good, dist.ReduceOp.MIN, group=ranks._group)
-    refreshed = set()
-    for i, ((fisher, damping), held) in enumerate(zip(plans, good.tolist(), strict=True)):
+    refreshed = []
+    for place, ((i, fisher, damping), held) in enumerate(zip(plans, good.tolist(), strict=True)):
+        source = place % ranks.size
         if not held:
-            fisher.keep_last_root(failed.get(i, RootError(f"on rank {i % ranks.size}, which computes it")))
+            fisher.keep_last_root(failed.get(i, RootError(f"on rank {source}, which computes it")))
             continue
         blank, moved = fisher.blank()
         tensors = computed.get(i, blank)
-        ranks.broadcast([*tensors.values(), *moved], source=i % ranks.size)
+        ranks.broadcast([*tensors.values(), *moved], source)
         fisher.install(tensors, damping)
-        refreshed.add(id(fisher))
+        refreshed.append(i)
     return refreshed
 
 

@@ -23,7 +23,7 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
     for name, (holds, rule, remedy) in _RULES.items():
         if name in values and not holds(values[name]):
             raise SettingsError(f"{name}={values[name]!r}: must be {rule}; try {remedy}")
-    if values.get("nesterov") and not values.get("momentum"):
+    if values.get("nesterov") and values.get("momentum") == 0:
         raise SettingsError(f"nesterov=True: must have momentum > 0, not {values['momentum']!r}; try momentum=0.9")
 
 

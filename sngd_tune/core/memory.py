@@ -204,7 +204,7 @@ def _refusal(found: Sequence[Match], form: str, device: torch.device, free: int)
 
 def _remedy(found: Sequence[Match], costly: FisherSettings, form: str, free: int) -> str:
     """The nearest of cheaper settings, for all layers that have those of the worst one, with which all of them fit."""
-    for choice in _CLOSENESS[_place(costly) + 1 :]:
+    for choice in _CLOSENESS[_place(costly) :]:  # what is no cheaper does not fit either
         cheaper = replace(costly, **{"root": None, "rank": None, "retained_trace": None, **choice})  # type: ignore[arg-type]
         changed = [replace(match, settings=cheaper) if match.settings == costly else match for match in found]
         need = _needed(changed, form)

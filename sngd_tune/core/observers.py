@@ -45,24 +45,30 @@ class Observers:
 
     def __init__(self, found: list[Match], layers: dict[str, LocalFisher]):
         self._all = [_Observer(list(sites), layers) for _, sites in groupby(found, lambda match: match.path)]
+        self._fishers = [layers[match.name] for match in found]
+        self._followed: list[bool] | None = None
         self.follow_schedule()
 
     def follow_schedule(self) -> None:
-        """Attach or detach the hooks, as the coming step needs them."""
-        for observer in self._all:
-            observer.follow_schedule()
-        run_eagerly(self, any(observer.looks for observer in self._all))
+        """Attach or detach the hooks, as the coming step needs them; most steps need what the one before did."""
+        observing = [fisher.observing for fisher in self._fishers]
+        if observing != self._followed:
+            self._followed = observing
+            for observer in self._all:
+                observer.follow_schedule()
+        run_eagerly(self, any(observing))
 
     def pause(self) -> None:
         """Look away until `follow_schedule` is called."""
         for observer in self._all:
             observer.detach()
+        self._followed = None
         run_eagerly(self, False)
 
     def close(self) -> None:
         """Look away for good."""
         self.pause()
-        self._all = []
+        self._all, self._fishers = [], []
 
 
 class _Observer:

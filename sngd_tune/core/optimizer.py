@@ -4,53 +4,36 @@ The trajectory is that of `sngd_tune.reconstruct` with the same settings and the
 rounding, without the extra forward work. Cost of a step over `torch.optim.SGD`: ``sngd-tune bench step``.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from sngd_tune.core.account import Entry, SettingsLike, account, matches
-from sngd_tune.core.bases import Update, make_base
+from sngd_tune.core.bases import Update, choose_base
 from sngd_tune.core.compiling import is_compiled
 from sngd_tune.core.damping import Adaptation, QuadraticModel
 from sngd_tune.core.diagnostics import Diagnostics, diagnose
 from sngd_tune.core.distributed import Ranks, advance_all, unwrapped
 from sngd_tune.core.groups import check_layers_whole, cover
-from sngd_tune.core.guard import step_is_finite
+from sngd_tune.core.guard import finite_norms
 from sngd_tune.core.hyperparameters import check_hyperparameters
-from sngd_tune.core.layers.base import Site
 from sngd_tune.core.likelihoods import Likelihood
 from sngd_tune.core.local_fisher import LocalFisher, make_local_fisher
 from sngd_tune.core.memory import check as check_memory
 from sngd_tune.core.observers import Observers
-from sngd_tune.core.operators import Parts, join
+from sngd_tune.core.operators import Parts
 from sngd_tune.core.outputs import observe
 from sngd_tune.core.precision import outside_autocast
 from sngd_tune.core.safety import MAX_SKIPPED
 from sngd_tune.core.scaling import unscaled
+from sngd_tune.core.trained import Trained, trained_by
 from sngd_tune.errors import ReconstructionError
 from sngd_tune.settings import FisherSettings
 
 __all__ = ["SNGD"]
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A site of the model: its parameters, weight first, and its local Fisher matrix."""
-
-    parameters: Parts
-    site: Site
-    fisher: LocalFisher
-
-    def update(self) -> Update:
-        """The layer's part in a step. A bias without a gradient counts as 0."""
-        gradients = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters)
-        gradient = join(self.site.matrices(gradients))
-        if gradient.dtype != self.fisher.dtype:
-            gradient = gradient.to(self.fisher.dtype)
-        return Update(self.parameters, gradient, self.fisher.root, self.site, self.fisher.settings)
 
 
 class SNGD(torch.optim.Optimizer):
@@ -60,12 +43,14 @@ class SNGD(torch.optim.Optimizer):
         model: its layers of the kinds in `sngd_tune.core.layers` get local Fisher layers; everything else trains with
             the base optimizer (`account` lists which and why).
         settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`.
-        lr: η > 0. With ``step_bound="graft"`` it means what it means for SGD. Default 0.1, and 1e-3 on ``"adamw"``.
-        base: ``"sgd"`` or ``"adamw"``, acting in the coordinates of the reconstruction.
-        momentum: of ``"sgd"``, in [0, 1).
+        base: ``"adamw"`` or ``"sgd"``, acting in the coordinates of the reconstruction. Default: ``"adamw"``; ``"sgd"``
+            where `momentum` or `nesterov` are given, which only it has.
+        lr: η > 0. With ``"sgd"`` and ``step_bound="graft"`` it means what it means for SGD. Default 1e-3, and 0.1 on
+            ``"sgd"``.
+        momentum: of ``"sgd"``, in [0, 1). Default 0.9.
         nesterov: Nesterov's momentum for ``"sgd"``.
-        betas: of ``"adamw"``.
-        eps: of ``"adamw"``, > 0.
+        betas: of ``"adamw"``. Default (0.9, 0.999).
+        eps: of ``"adamw"``, > 0. Default 1e-8.
         weight_decay: decoupled, ≥ 0: ``W`` shrinks by ``lr · weight_decay`` a step. (A scalar commutes with the
             reconstruction, so this is the same decay in both coordinates.)
         seed: of the random start of low-rank sketches.
@@ -88,7 +73,7 @@ class SNGD(torch.optim.Optimizer):
     The first ``settings.warmup_batches`` calls of `step` only collect statistics and leave the parameters alone.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
-    >>> optimizer = SNGD(model, lr=0.1)
+    >>> optimizer = SNGD(model)
     >>> [entry.treatment for entry in optimizer.account]
     ['local Fisher', 'local Fisher', 'local Fisher', 'local Fisher']
     """
@@ -102,11 +87,11 @@ class SNGD(torch.optim.Optimizer):
         settings: SettingsLike | None = None,
         *,
         lr: float | None = None,
-        base: str = "sgd",
-        momentum: float = 0.9,
-        nesterov: bool = False,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        base: str | None = None,
+        momentum: float | None = None,
+        nesterov: bool | None = None,
+        betas: tuple[float, float] | None = None,
+        eps: float | None = None,
         weight_decay: float = 0.0,
         seed: int = 0,
         max_skipped: int = MAX_SKIPPED,
@@ -117,23 +102,23 @@ class SNGD(torch.optim.Optimizer):
         settings = FisherSettings() if settings is None else settings
         compiled = is_compiled(model) if compiled is None else compiled
         model = unwrapped(model)
-        self._base = make_base(base)
-        lr = self._base.default_lr if lr is None else lr
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-        }
+        own = {"momentum": momentum, "nesterov": nesterov, "betas": betas, "eps": eps}
+        check_hyperparameters({name: value for name, value in own.items() if value is not None})
+        self._base, used = choose_base(base, own)
+        defaults = {"lr": self._base.default_lr if lr is None else lr, "weight_decay": weight_decay, **used}
         check_hyperparameters({**defaults, "seed": seed, "max_skipped": max_skipped})
+        if base is None and defaults["lr"] > _LARGEST_USUAL * self._base.default_lr:
+            warnings.warn(
+                f"lr={lr}: large for base={self._base.name!r}, which is used as none is named and usually takes about"
+                f" {self._base.default_lr:g}; name the base, or try base='sgd'",
+                stacklevel=2,
+            )
         self.account: list[Entry] = account(model, settings)
         found = matches(model, settings, together=compiled)
-        check_memory(found, base)
+        check_memory(found, self._base.name)
         self.layers: dict[str, LocalFisher] = {m.name: make_local_fisher(m, seed + i) for i, m in enumerate(found)}
         for layer in self.layers.values():
-            layer.max_skipped = max_skipped
+            layer.collector.max_skipped = max_skipped
         self._max_skipped = max_skipped
         self._adaptation = Adaptation(list(self.layers.values()))
         self._ranks = Ranks(process_group)
@@ -142,16 +127,19 @@ class SNGD(torch.optim.Optimizer):
         self._connect()
         self._names.update((p, m.name or "model") for m in found for p in m.parameters)
         # Schedulers look here for what there is to cycle: betas that SGD has not would be cycled instead of momentum.
-        used = ("lr", "weight_decay", *self._base.hyperparameters)
-        super().__init__(cover(model, param_groups), {name: defaults[name] for name in used})
+        super().__init__(cover(model, param_groups), defaults)
         check_layers_whole(found, self.param_groups)
 
     def _connect(self) -> None:
         """What follows from layers and model, and is made anew in a copy."""
-        self._by_weight = {m.parameters[0]: _Layer(m.parameters, m.site, self.layers[m.name]) for m in self._found}
-        self._biases = {bias for m in self._found for bias in m.parameters[1:]}
-        self._places: dict[Tensor, tuple[torch.dtype, torch.device]] = {}
+        self._trained: list[Trained] = []
+        self._places: dict[Tensor, tuple[LocalFisher | None, torch.dtype | None, torch.device | None]] = {}
         self._observers = Observers(self._found, self.layers)
+
+    def _list_trained(self) -> None:
+        """See what the parameter groups hold now."""
+        self._trained = trained_by(self.param_groups, self._found, self.layers, self._names)
+        self._places = {p: (trained.fisher, None, None) for trained in self._trained for p in trained.parameters}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Train more parameters, with the base optimizer alone: of another model, or once frozen ones.
@@ -168,12 +156,14 @@ class SNGD(torch.optim.Optimizer):
             if parameter not in self._names:
                 self._names[parameter] = name
                 self.account.append(Entry(name, "plain", "not a parameter of the model"))
+        self._trained = []
 
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
+    @torch.compiler.disable
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One natural gradient step, or one statistics-only batch during the warm-up.
@@ -202,12 +192,12 @@ class SNGD(torch.optim.Optimizer):
         if not unscaled(self, self.layers.values(), self._length_depends_on):
             return
         self._follow_parameters()
-        if not step_is_finite(
-            self._parameters(), list(self.layers.values()), self._name_of, self._max_skipped, self._ranks
-        ):
+        moving = [(each, gradients) for each in self._trained if (gradients := each.gradients) is not None]
+        norms = self._finite_norms(moving)
+        if norms is None:
             return
         if not self._advance():
-            model = self._update()
+            model = self._update(moving, norms)
             if model is not None and loss is not None and closure is not None:
                 self._adaptation.adapt(model, self._joint(_number(loss)), lambda: self._joint(self._unseen(closure)))
         self._observers.follow_schedule()
@@ -258,6 +248,7 @@ class SNGD(torch.optim.Optimizer):
             have = ", ".join(sorted(self.layers))
             raise ReconstructionError(f"the state holds {saved}, the model {have}; build SNGD on the same model first")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "fisher"})
+        self._list_trained()
         self._keep_precision(state_dict)
         for name, tensors in fisher.items():
             try:
@@ -270,8 +261,8 @@ class SNGD(torch.optim.Optimizer):
         """Torch casts state to the precision of its parameter; that of a layer in bfloat16 is kept in float32."""
         numbers = (number for group in saved["param_groups"] for number in group["params"])
         for number, parameter in zip(numbers, self._parameters(), strict=True):
-            if parameter in self._by_weight:
-                layer = self._by_weight[parameter].fisher
+            layer = self._places[parameter][0]
+            if layer is not None:
                 exact = {k: v for k, v in saved["state"].get(number, {}).items() if isinstance(v, Tensor)}
                 self.state[parameter].update(
                     {k: v.to(parameter.device, layer.dtype, copy=True) for k, v in exact.items()}
@@ -279,7 +270,7 @@ class SNGD(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what refers to hooks and is made anew; a scheduler keeps its wrapped `step` in the instance."""
-        made = {"step", "_by_weight", "_biases", "_places", "_observers"}
+        made = {"step", "_trained", "_places", "_observers"}
         return {k: v for k, v in self.__dict__.items() if k not in made and not k.startswith("_optimizer_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -287,13 +278,20 @@ class SNGD(torch.optim.Optimizer):
         super().__setstate__(state)
         self._connect()
 
+    def _finite_norms(self, moving: Sequence[tuple[Trained, Parts]]) -> list[float] | None:
+        """The norm of each gradient, in order; None where the step has to be skipped."""
+        gradients = [gradient for _, parts in moving for gradient in parts]
+        names = [each.name for each, parts in moving for _ in parts]
+        return finite_norms(gradients, names, list(self.layers.values()), self._max_skipped, self._ranks)
+
     def _advance(self) -> bool:
         """Close the step's statistics in every layer; True while warming up."""
-        advances = advance_all([layer.fisher for layer in self._by_weight.values()], self._ranks)
-        for (weight, layer), advance in zip(self._by_weight.items(), advances, strict=True):
-            if advance.replaced is not None:
-                self._base.rebase(self.state[weight], advance.replaced, layer.fisher.root)
-        return any(advance.warming for advance in advances)
+        layers = [(each.parameters[0], each.fisher) for each in self._trained if each.fisher is not None]
+        advance = advance_all([fisher for _, fisher in layers], self._ranks)
+        for i, before in advance.replaced.items():
+            weight, fisher = layers[i]
+            self._base.rebase(self.state[weight], before, fisher.root)
+        return advance.warming
 
     def _length_depends_on(self, layer: LocalFisher) -> bool:
         return self._base.scales_with_gradients and layer.settings.step_bound != "graft"
@@ -303,24 +301,29 @@ class SNGD(torch.optim.Optimizer):
 
     def _follow_parameters(self) -> None:
         """Statistics, roots and the base's state go where the parameters have gone: `.double()`, `.to(device)`."""
-        for parameter in self._parameters():
-            place = parameter.dtype, parameter.device
-            if self._places.get(parameter) == place:
-                continue
-            self._places[parameter] = place
-            layer = self._by_weight.get(parameter)
-            if layer is not None:
-                layer.fisher.follow(parameter)
-            dtype = parameter.dtype if layer is None else layer.fisher.dtype
+        if not self._trained:
+            self._list_trained()
+        moved = [p for p, (_, dtype, device) in self._places.items() if p.dtype is not dtype or p.device != device]
+        for parameter in moved:
+            fisher = self._places[parameter][0]
+            self._places[parameter] = fisher, parameter.dtype, parameter.device
+            if fisher is not None:
+                fisher.follow(parameter)
+            dtype = parameter.dtype if fisher is None else fisher.dtype
             state = self.state.get(parameter, {})
             state.update({k: v.to(parameter.device, dtype) for k, v in state.items() if isinstance(v, Tensor)})
 
-    def _update(self) -> QuadraticModel | None:
+    def _update(self, moving: Sequence[tuple[Trained, Parts]], norms: Sequence[float]) -> QuadraticModel | None:
         """Move all parameters; what was predicted of it, where that is to be compared."""
-        groups = [(group, self._updates(group)) for group in self.param_groups]
-        self._base.bound([(update, group["lr"]) for group, updates in groups for update in updates])
-        model = self._adaptation.model([update for _, updates in groups for update in updates])
-        for group, updates in groups:
+        groups: list[list[Update]] = [[] for _ in self.param_groups]
+        place = 0
+        for each, gradients in moving:
+            groups[each.group].append(each.update(gradients, norms[place : place + len(gradients)]))
+            place += len(gradients)
+        pairs = list(zip(self.param_groups, groups, strict=True))
+        self._base.bound([(update, group["lr"]) for group, updates in pairs for update in updates])
+        model = self._adaptation.model([update for updates in groups for update in updates])
+        for group, updates in pairs:
             if updates:
                 self._move(group, updates)
         return model
@@ -335,19 +338,6 @@ class SNGD(torch.optim.Optimizer):
         self._observers.pause()  # `step` lets them follow the schedule again
         return _number(closure())
 
-    def _name_of(self, parameter: Tensor) -> str:
-        return self._names.get(parameter, f"plain {tuple(parameter.shape)}")
-
-    def _updates(self, group: dict[str, Any]) -> list[Update]:
-        return [self._update_of(p) for p in group["params"] if self._has_gradient(p)]
-
-    def _has_gradient(self, parameter: Tensor) -> bool:
-        """Whether this parameter, or with the weight of a layer its bias, has one; biases go with their weights."""
-        if parameter.grad is not None:
-            return parameter not in self._biases
-        layer = self._by_weight.get(parameter)
-        return layer is not None and any(part.grad is not None for part in layer.parameters)
-
     def _move(self, group: dict[str, Any], updates: list[Update]) -> None:
         directions = self._base.directions(updates, self.state, group)
         parameters = [parameter for update in updates for parameter in update.parameters]
@@ -358,13 +348,9 @@ class SNGD(torch.optim.Optimizer):
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, _like(directions, parameters), alpha=-group["lr"])
 
-    def _update_of(self, parameter: Tensor) -> Update:
-        layer = self._by_weight.get(parameter)
-        if layer is not None:
-            return layer.update()
-        assert parameter.grad is not None
-        return Update((parameter,), parameter.grad)
 
+#: Times the base's own learning rate, from where one that was meant for another base is suspected.
+_LARGEST_USUAL = 30
 
 #: Values that break no rule, for what a group does not have.
 _PLAIN_VALUES = {"momentum": 0.0, "nesterov": False, "betas": (0.9, 0.999), "eps": 1e-8, "seed": 0, "max_skipped": 1}

@@ -56,7 +56,7 @@ def observe_outputs(model: nn.Module, outputs: Tensor, likelihood: str | Likelih
 def observe(fishers: Iterable[LocalFisher], outputs: Tensor, likelihood: str | Likelihood) -> None:
     """`observe_outputs` for these local Fisher layers."""
     fishers = list(fishers)
-    waiting = [fisher for fisher in fishers if fisher.awaits_outputs]
+    waiting = [fisher for fisher in fishers if fisher.collector.awaits_outputs]
     if not waiting:
         return
     likelihood = make_likelihood(likelihood)
@@ -67,12 +67,12 @@ def observe(fishers: Iterable[LocalFisher], outputs: Tensor, likelihood: str | L
         values = values if values.dtype == torch.float64 else values.float()
         for kind in ("sampled", "exact"):
             some = [fisher for fisher in waiting if fisher.settings.fisher == kind]
-            batches = [batch for fisher in some for batch in fisher.pending]
+            batches = [batch for fisher in some for batch in fisher.collector.pending]
             if batches:
                 vectors = _drawn(values, likelihood, some[0]) if kind == "sampled" else _columns(values, likelihood)
                 _collect(batches, outputs, vectors)
             for fisher in some:
-                fisher.outputs_seen = True
+                fisher.collector.outputs_seen = True
 
 
 def _drawn(values: Tensor, likelihood: Likelihood, fisher: LocalFisher) -> Iterator[Tensor]:
@@ -123,12 +123,12 @@ def _collect(batches: Sequence[PendingBatch], outputs: Tensor, vectors: Iterator
 def _own_gradients_only(fishers: Sequence[LocalFisher]) -> Iterator[None]:
     """The passes from here are no training step: layers with ``fisher="empirical"`` look away."""
     for fisher in fishers:
-        fisher.collecting = False
+        fisher.collector.collecting = False
     try:
         yield
     finally:
         for fisher in fishers:
-            fisher.collecting = True
+            fisher.collector.collecting = True
 
 
 def _check(outputs: Tensor) -> None:

@@ -35,7 +35,7 @@ def unscaled(
     fishers = list(fishers)
     if bool(found):
         for fisher in fishers:
-            fisher.forget()
+            fisher.collector.forget()
         return False
     scale: Tensor | None = getattr(optimizer, "grad_scale", None)
     if scale is not None:
@@ -43,9 +43,9 @@ def unscaled(
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, inverse)
         for fisher in fishers:
-            fisher.scale_pending(inverse)
+            fisher.collector.scale_pending(inverse)
         optimizer.grad_scale = None  # type: ignore[attr-defined]  # a fused kernel would take it off again
-    elif any(matters(fisher) for fisher in fishers if fisher.awaits_training_gradients):
+    elif any(matters(fisher) for fisher in fishers if fisher.collector.awaits_training_gradients):
         raise SettingsError(
             "GradScaler.unscale_: must not be called before step() where G is made of the step's gradients, whose"
             " scale it takes; try step_bound='graft', fisher='sampled', or torch.bfloat16, which needs no GradScaler"

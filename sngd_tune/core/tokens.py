@@ -63,7 +63,5 @@ class Tokens(Inputs):
         return out
 
     def reduced(self) -> "Tokens":
-        """One row an example: the mean of its unit vectors. (Its ``E[a aᵀ]`` is diagonal no more; the diagonal is
-        kept.)
-        """
+        """One row an example: the mean of its unit vectors. (``E[a aᵀ]`` is diagonal no more; its diagonal is kept.)"""
         return Tokens(self._numbers.reshape(self.examples, -1), self._d, dtype=self._dtype)

@@ -18,7 +18,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from sngd_tune.core.bounds import BOUNDS, Rebuilt
 from sngd_tune.core.distributed import advance_all
-from sngd_tune.core.guard import step_is_finite
+from sngd_tune.core.guard import finite_norms
 from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.operators import RootOperator
 from sngd_tune.core.precision import outside_autocast
@@ -86,7 +86,7 @@ def before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, A
         arguments in the place of `args` and `kwargs`, where there was a closure.
 
     Raises:
-        NonFiniteError: too many steps in a row had to be skipped (`LocalFisher.max_skipped`).
+        NonFiniteError: too many steps in a row had to be skipped (`Collector.max_skipped`).
         RootError: the first root of a layer fails.
         ReconstructionError: the optimizer keeps a state that no rule covers, or is one of `REFUSED`.
     """
@@ -120,24 +120,23 @@ def _before_step(optimizer: Optimizer, owned: "list[_Owned]") -> None:
     if not unscaled(optimizer, [each.fisher for each in owned]) or not _is_finite(optimizer, owned):
         _hold(optimizer)
         return
-    advances = advance_all([each.fisher for each in owned], owned[0].layer.ranks)
-    for each, advance in zip(owned, advances, strict=True):
-        if advance.replaced is not None:
-            _rebase(each.fisher, each.weight, optimizer, advance.replaced)
-    if any(advance.warming for advance in advances):
+    advance = advance_all([each.fisher for each in owned], owned[0].layer.ranks)
+    for i, before in advance.replaced.items():
+        _rebase(owned[i].fisher, owned[i].weight, optimizer, before)
+    if advance.warming:
         _hold(optimizer)
     elif isinstance(optimizer, torch.optim.SGD):
         _bound(owned)
 
 
 def _is_finite(optimizer: Optimizer, owned: "list[_Owned]") -> bool:
-    names: dict[Tensor, str] = {each.weight: each.fisher.name for each in owned}
+    known = {each.weight: each.fisher.name for each in owned}
     fishers = [each.fisher for each in owned]
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    limit = min(fisher.max_skipped for fisher in fishers)
-    return step_is_finite(
-        parameters, fishers, lambda p: names.get(p, f"plain {tuple(p.shape)}"), limit, owned[0].layer.ranks
-    )
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    gradients = {p: p.grad for p in parameters if p.grad is not None}
+    names = [known.get(p, f"plain {tuple(p.shape)}") for p in gradients]
+    limit = min(fisher.collector.max_skipped for fisher in fishers)
+    return finite_norms(list(gradients.values()), names, fishers, limit, owned[0].layer.ranks) is not None
 
 
 def _hold(optimizer: Optimizer) -> None:

@@ -45,7 +45,7 @@ def call(module, seed=0, **arguments):
 
 def seen_of(module, run):
     """What a forward pass shows of each site, and its output."""
-    optimizer = SNGD(module, settings())
+    optimizer = SNGD(module, settings(), base="sgd")
     seen = {}
     for name, layer in optimizer.layers.items():
         layer.observe = lambda each, name=name: seen.update({name: each})
@@ -101,7 +101,10 @@ def test_account_tells_every_parameter(name):
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_configuration_trains_alike_in_both_forms(name):
     fused, rebuilt = attention(**CONFIGURATIONS[name]), reconstruct(attention(**CONFIGURATIONS[name]), settings())
-    optimizers = SNGD(fused, settings(), lr=1e-2), torch.optim.SGD(rebuilt.parameters(), lr=1e-2, momentum=0.9)
+    optimizers = (
+        SNGD(fused, settings(), lr=1e-2, base="sgd"),
+        torch.optim.SGD(rebuilt.parameters(), lr=1e-2, momentum=0.9),
+    )
     for module, optimizer in zip((fused, rebuilt), optimizers, strict=True):
         torch.manual_seed(2)
         for seed in range(12):
@@ -143,14 +146,14 @@ def test_shorter_sequences_count_by_their_own_rows(batch_first):
 
 def test_two_optimizers_see_one_module():
     module, x = attention(), draw(3, 4, WIDTH, seed=0)
-    optimizers = [SNGD(module, settings()) for _ in range(2)]
+    optimizers = [SNGD(module, settings(), base="sgd") for _ in range(2)]
     module(x, x, x)
     assert all(layer.snapshot() is not None for each in optimizers for layer in each.layers.values())
 
 
 def test_an_error_inside_leaves_no_mode_behind():
     module, x = attention(), draw(3, 4, WIDTH, seed=0)
-    optimizer = SNGD(module, settings())
+    optimizer = SNGD(module, settings(), base="sgd")
     with pytest.raises(AssertionError, match="embedding dimension"):
         module(x[..., :5], x, x)
     assert torch.overrides._get_current_function_mode_stack() == []
@@ -160,7 +163,7 @@ def test_an_error_inside_leaves_no_mode_behind():
 
 def test_there_is_no_mode_in_steps_without_statistics(monkeypatch):
     module, x = attention(), draw(3, 4, WIDTH, seed=0)
-    optimizer = SNGD(module, settings(fisher_interval=10, statistics_interval=10, refresh_schedule="fixed"))
+    optimizer = SNGD(module, settings(fisher_interval=10, statistics_interval=10, refresh_schedule="fixed"), base="sgd")
     entered = []
     monkeypatch.setattr(_Recorder, "__enter__", lambda self: entered.append(self) or super(_Recorder, self).__enter__())
     for _ in range(9):
@@ -240,7 +243,7 @@ def test_a_transformer_language_model_trains_in_both_forms():
 def test_a_decoder_layer_shows_all_its_sites():
     torch.manual_seed(0)
     layer = nn.TransformerDecoderLayer(8, 2, 12, dropout=0.1).double()
-    optimizer = SNGD(layer, settings(), lr=1e-2)
+    optimizer = SNGD(layer, settings(), lr=1e-2, base="sgd")
     for seed in range(6):
         layer(draw(4, 3, 8, seed=seed), draw(6, 3, 8, seed=seed)).square().mean().backward()
         optimizer.step()

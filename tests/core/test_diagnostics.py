@@ -14,7 +14,7 @@ from tests.core.problems import batches, network, settings, squared_error, steps
 
 def test_each_layer_is_told_of_in_the_order_of_the_model():
     model = network()
-    optimizer = SNGD(model, settings("input-eigh"), lr=1e-3)
+    optimizer = SNGD(model, settings("input-eigh"), lr=1e-3, base="sgd")
     assert [layer.name for layer in optimizer.diagnostics().layers] == ["0", "2", "4"]
     for layer in optimizer.diagnostics().layers:
         assert (layer.granularity, layer.root, layer.refreshes) == ("input", "eigh", 0)
@@ -81,7 +81,7 @@ def test_asking_changes_nothing():
     values, data = settings("input-nystrom-2"), batches(16)
     asked, alone = network(), network()
     for model in (asked, alone):
-        optimizer = SNGD(model, values, lr=1e-3)
+        optimizer = SNGD(model, values, lr=1e-3, base="sgd")
         for batch in data:
             steps(model, optimizer, [batch])
             if model is asked:
@@ -91,7 +91,7 @@ def test_asking_changes_nothing():
 
 def test_seconds_are_those_of_the_refreshes(monkeypatch):
     model = network()
-    optimizer = SNGD(model, settings("input-eigh", warmup_batches=0), lr=1e-3)
+    optimizer = SNGD(model, settings("input-eigh", warmup_batches=0), lr=1e-3, base="sgd")
     fisher = optimizer.layers["0"]
     refresh = fisher.estimate.refresh
 

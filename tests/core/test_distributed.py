@@ -11,7 +11,7 @@ from sngd_tune import SNGD, reconstruct
 from sngd_tune.core.distributed import unwrapped
 from sngd_tune.errors import ReconstructionError
 from tests.core.problems import network
-from tests.core.ranks import CASES, FORMS, joint
+from tests.core.ranks import CASES, FORMS, damped, joint
 
 TOLERANCE = 1e-10
 
@@ -53,6 +53,28 @@ def test_all_ranks_hold_the_same_state_so_that_one_checkpoint_is_complete(ranks,
     assert any(float(tensor.abs().max()) > 0 for tensor in states[0])
 
 
+def test_gradients_accumulated_without_synchronization_are_those_of_the_joint_batch(ranks):
+    for case in ("input-eigh", "unit"):
+        for rank in ranks:
+            for found, wanted in zip(rank["accumulated"][case], joint(case, "fused").parameters(), strict=True):
+                assert float((found - wanted.detach()).norm() / wanted.detach().norm()) < TOLERANCE
+
+
+def test_the_damping_goes_by_the_loss_of_the_joint_batch(ranks):
+    parameters, factors = damped()
+    assert set(factors) != {1.0}
+    for rank in ranks:
+        assert rank["damped"][1] == pytest.approx(factors, rel=TOLERANCE)
+        for found, wanted in zip(rank["damped"][0], parameters, strict=True):
+            assert float((found - wanted).norm() / wanted.norm()) < TOLERANCE
+
+
+@pytest.mark.parametrize("case", ["input-nystrom-2", "drift", "kron"])
+def test_all_ranks_resume_bit_for_bit_from_the_checkpoint_of_one(ranks, case):
+    for rank in ranks:
+        assert all(map(torch.equal, rank["resumed"][case], rank["trained"][case, "fused"]))
+
+
 def test_a_step_that_one_rank_skips_is_skipped_by_all(ranks):
     assert [rank["skipped"][0] for rank in ranks] == [1, 1]
     assert all(map(torch.equal, ranks[0]["skipped"][1], ranks[1]["skipped"][1]))
@@ -88,4 +110,4 @@ def test_wrappers_are_seen_through_and_sharded_parameters_refused():
         reconstruct(nn.DataParallel(model))
     model[0].weight.placements = ("Shard(0)",)
     with pytest.raises(ReconstructionError, match=r"0\.weight: its parameter is sharded"):
-        SNGD(model)
+        SNGD(model, base="sgd")

@@ -1,6 +1,7 @@
 """Every argument of `SNGD` is checked when it is made, and the message names value, rule and remedy."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ GOOD = {
 BAD = {
     "lr": [0, -1, math.nan, math.inf, "0.1", True],
     "momentum": [1, -0.1, math.nan, "0.9"],
-    "nesterov": [1, "yes", None],
+    "nesterov": [1, "yes"],
     "betas": [0.9, (0.9,), (0.9, 0.99, 0.999), (1.0, 0.9), (0.9, math.nan)],
     "eps": [0, -1e-8, math.nan, math.inf],
     "weight_decay": [-1e-4, math.nan, math.inf],
@@ -60,3 +61,34 @@ def test_what_passes_is_in_range(name, value):
     else:
         with pytest.raises(SettingsError, match=f"^{name}="):
             check_hyperparameters(given_values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "base"),
+    [({}, "adamw"), ({"eps": 1e-6}, "adamw"), ({"momentum": 0.5}, "sgd"), ({"nesterov": True}, "sgd")],
+)
+def test_what_is_given_chooses_the_base(arguments, base):
+    group = SNGD(network(), **arguments).param_groups[0]
+    assert ("momentum" in group) == (base == "sgd")
+    assert group["lr"] == {"adamw": 1e-3, "sgd": 0.1}[base]
+    assert arguments.items() <= group.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base": "adamw", "momentum": 0.9}, "momentum=0.9: must be left out beside betas and eps; try base='sgd'"),
+        ({"base": "sgd", "eps": 1e-8}, "eps=1e-08: must be left out beside momentum and nesterov; try base='adamw'"),
+        ({"momentum": 0.9, "eps": 1e-8}, "momentum=0.9: must be left out beside betas and eps; try base='sgd'"),
+    ],
+)
+def test_what_a_base_has_not_is_refused(arguments, message):
+    with pytest.raises(SettingsError, match=f"^{re.escape(message)}$"):
+        SNGD(network(), **arguments)
+
+
+def test_a_learning_rate_for_another_base_is_noticed():
+    with pytest.warns(UserWarning, match="^lr=0.1: large for base='adamw', which is used as none is named"):
+        SNGD(network(), lr=0.1)
+    SNGD(network(), lr=0.1, base="adamw")
+    SNGD(network(), lr=0.1, momentum=0.9)

@@ -86,7 +86,7 @@ def train(case: Case, model, optimizer, seeds) -> None:
 
 def seen_by_site(case: Case, model, seed: int = 0) -> tuple[dict, object]:
     """What one forward pass shows of each site, and its output."""
-    optimizer = SNGD(model, settings())
+    optimizer = SNGD(model, settings(), base="sgd")
     seen = {name: [] for name in optimizer.layers}
     for name, layer in optimizer.layers.items():
         layer.observe = seen[name].append
@@ -290,7 +290,7 @@ def test_account_lists_each_parameter_once(case):
 @each_case
 def test_evaluation_leaves_the_statistics_alone(case):
     model = case.make()
-    optimizer, rebuilt = SNGD(model, settings()), reconstruct(case.make(), settings())
+    optimizer, rebuilt = SNGD(model, settings(), base="sgd"), reconstruct(case.make(), settings())
     fishers = [*optimizer.layers.values(), *(m for m in rebuilt.modules() if isinstance(m, LocalFisher))]
     for each in (model, rebuilt):
         with torch.no_grad():
@@ -378,4 +378,4 @@ def test_kernel_blocks_are_refused_without_a_kernel(granularity):
         with pytest.raises(SettingsError, match=f"'{granularity}': is for convolutions, and 2 is Linear; .*{{'2': "):
             build(model, FisherSettings(granularity=granularity))
     chosen = {"2": FisherSettings(), "*": FisherSettings(granularity=granularity)}
-    assert SNGD(model, chosen).layers["0"].settings.granularity == granularity
+    assert SNGD(model, chosen, base="sgd").layers["0"].settings.granularity == granularity

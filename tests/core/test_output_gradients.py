@@ -34,12 +34,12 @@ def test_accumulated_batches_are_one_batch(kind):
     """Two forward and backward passes a step count as one batch of twice the size."""
     model, data = network(), batches(2)
     settings = chosen("kron", fisher=kind)
-    optimizer = SNGD(model, settings)
+    optimizer = SNGD(model, settings, base="sgd")
     for x, y in data:
         outputs = model(x)
         optimizer.observe_outputs(outputs, "gaussian")
         squared_error(outputs, y).backward()
-    gradients = [len(batch.gradients) for batch in optimizer.layers["0"].pending]
+    gradients = [len(batch.gradients) for batch in optimizer.layers["0"].collector.pending]
     assert gradients == [3, 3] if kind == "exact" else [1, 1]
     optimizer.step()
     if kind == "sampled":
@@ -60,7 +60,7 @@ def test_two_losses_through_one_graph_are_one_loss():
 
     def average(*parts):
         model = network()
-        optimizer = SNGD(model, chosen("kron"))
+        optimizer = SNGD(model, chosen("kron"), base="sgd")
         outputs = model(x)
         for part in parts:
             part(outputs).backward(retain_graph=True)
@@ -75,7 +75,7 @@ def test_two_outputs_add_up():
     model, (x, _) = network(), batches(1)[0]
 
     def average(show):
-        optimizer = SNGD(model, chosen("layer", fisher="exact"))
+        optimizer = SNGD(model, chosen("layer", fisher="exact"), base="sgd")
         show(optimizer, model(x))
         optimizer.step()
         return kept(optimizer.layers["0"])[0]
@@ -92,7 +92,7 @@ def test_layers_with_different_kinds_do_not_disturb_each_other():
 
     def average(settings, name):
         model = network()
-        optimizer = SNGD(model, settings)
+        optimizer = SNGD(model, settings, base="sgd")
         outputs = model(x)
         optimizer.observe_outputs(outputs, "gaussian")
         squared_error(outputs, y).backward()
@@ -112,7 +112,7 @@ def test_an_activation_that_works_in_place_changes_nothing(kind):
     def average(inplace):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(7, 6), nn.ReLU(inplace=inplace), nn.Linear(6, 3)).double()
-        optimizer = SNGD(model, chosen("kron", fisher=kind))
+        optimizer = SNGD(model, chosen("kron", fisher=kind), base="sgd")
         outputs = model(x)
         optimizer.observe_outputs(outputs, "gaussian")
         squared_error(outputs, y).backward()
@@ -129,14 +129,14 @@ def test_a_forward_pass_without_backward_leaves_nothing_behind(kind):
 
     def average(metric):
         model = network()
-        optimizer = SNGD(model, chosen("kron", fisher=kind))
+        optimizer = SNGD(model, chosen("kron", fisher=kind), base="sgd")
         if metric:
             model(other)
         outputs = model(x)
         optimizer.observe_outputs(outputs, "gaussian")
         squared_error(outputs, y).backward()
         optimizer.step()
-        assert all(not fisher.pending for fisher in optimizer.layers.values())
+        assert all(not fisher.collector.pending for fisher in optimizer.layers.values())
         return kept(optimizer.layers["0"])
 
     torch.testing.assert_close(average(True), average(False), rtol=0, atol=0)
@@ -145,18 +145,18 @@ def test_a_forward_pass_without_backward_leaves_nothing_behind(kind):
 @pytest.mark.parametrize("kind", ["empirical", "exact"])
 def test_a_step_frees_its_batches_even_where_the_graph_lives_on(kind):
     model, (x, y) = network(), batches(1)[0]
-    optimizer = SNGD(model, chosen("kron", fisher=kind))
+    optimizer = SNGD(model, chosen("kron", fisher=kind), base="sgd")
     outputs = model(x)
     optimizer.observe_outputs(outputs, "gaussian")
     loss = squared_error(outputs, y)
     loss.backward(retain_graph=True)
-    alive = [weakref.ref(batch) for fisher in optimizer.layers.values() for batch in fisher.pending]
+    alive = [weakref.ref(batch) for fisher in optimizer.layers.values() for batch in fisher.collector.pending]
     optimizer.step()
     gc.collect()
     assert len(alive) == 3
     assert all(reference() is None for reference in alive)
     loss.backward()  # its hooks find nothing to fill
-    assert all(not fisher.pending for fisher in optimizer.layers.values())
+    assert all(not fisher.collector.pending for fisher in optimizer.layers.values())
 
 
 def test_a_model_can_be_copied_between_forward_and_step():
@@ -164,21 +164,21 @@ def test_a_model_can_be_copied_between_forward_and_step():
     outputs = rebuilt(x)
     plain = restore(rebuilt)
     torch.testing.assert_close(plain(x), outputs)
-    assert rebuilt[0].fishers[0].pending
-    assert not copy.deepcopy(rebuilt)[0].fishers[0].pending
+    assert rebuilt[0].fishers[0].collector.pending
+    assert not copy.deepcopy(rebuilt)[0].fishers[0].collector.pending
 
 
 def test_observing_outputs_costs_nothing_where_nobody_waits():
     """No check, no backward pass: outputs that cannot be differentiated are all the same to it."""
     model, (x, y) = network(), batches(1)[0]
-    optimizer = SNGD(model, chosen("kron", fisher="sampled", warmup_batches=0, refresh_schedule="fixed"))
+    optimizer = SNGD(model, chosen("kron", fisher="sampled", warmup_batches=0, refresh_schedule="fixed"), base="sgd")
     optimizer.observe_outputs(model(x), "gaussian")
     optimizer.step()
     for fisher in optimizer.layers.values():
         fisher._observing = False
     squared_error(model(x), y).backward()
     optimizer.observe_outputs(model(x).detach(), "gaussian")
-    optimizer = SNGD(network(), chosen("input", root="cholesky", fisher="exact"))
+    optimizer = SNGD(network(), chosen("input", root="cholesky", fisher="exact"), base="sgd")
     optimizer.observe_outputs(model(x).detach(), "gaussian")
 
 
@@ -214,29 +214,29 @@ def test_resume_is_the_uninterrupted_run_bit_for_bit(granularity, kind, base):
 
 def test_drawing_leaves_the_global_random_numbers_alone_and_changes_with_the_step():
     model, (x, _) = network(), batches(1)[0]
-    optimizer = SNGD(model, chosen("kron", fisher="sampled", decay=0.0))
+    optimizer = SNGD(model, chosen("kron", fisher="sampled", decay=0.0), base="sgd")
     state, drawn = torch.get_rng_state(), []
     for _ in range(2):
         optimizer.observe_outputs(model(x), "softmax")
         optimizer.observe_outputs(model(x), "softmax")
-        drawn += [batch.gradients[0] for batch in optimizer.layers["4"].pending]
+        drawn += [batch.gradients[0] for batch in optimizer.layers["4"].collector.pending]
         optimizer.step()
     assert torch.equal(torch.get_rng_state(), state)
-    other = SNGD(seeded := network(), chosen("kron", fisher="sampled", decay=0.0), seed=1)
+    other = SNGD(seeded := network(), chosen("kron", fisher="sampled", decay=0.0), seed=1, base="sgd")
     other.observe_outputs(seeded(x), "softmax")
-    drawn += [batch.gradients[0] for batch in other.layers["4"].pending]
+    drawn += [batch.gradients[0] for batch in other.layers["4"].collector.pending]
     assert not any(torch.equal(drawn[i], drawn[j]) for i in range(len(drawn)) for j in range(i))
 
 
 @pytest.mark.parametrize("kind", ["sampled", "exact"])
 def test_half_precision_outputs_are_taken_in_single(kind):
     model, (x, y) = network(dtype=torch.bfloat16), batches(1, torch.bfloat16)[0]
-    optimizer = SNGD(model, chosen("kron", fisher=kind))
+    optimizer = SNGD(model, chosen("kron", fisher=kind), base="sgd")
     outputs = model(x)
     optimizer.observe_outputs(outputs, "softmax")
     squared_error(outputs, y).backward()
     optimizer.step()
-    reference = SNGD(double := copy.deepcopy(model).double(), chosen("kron", fisher=kind))
+    reference = SNGD(double := copy.deepcopy(model).double(), chosen("kron", fisher=kind), base="sgd")
     reference.observe_outputs(double(x.double()), "softmax")
     reference.step()
     for name, fisher in optimizer.layers.items():
@@ -249,7 +249,7 @@ def test_half_precision_outputs_are_taken_in_single(kind):
 
 def trained_once(settings, show):
     model, (x, y) = network(), batches(1)[0]
-    optimizer = SNGD(model, settings)
+    optimizer = SNGD(model, settings, base="sgd")
     outputs = model(x)
     show(optimizer, outputs)
     squared_error(outputs, y).backward()
@@ -304,4 +304,4 @@ def test_seen_without_gradient_does_not_wait():
     """Weights that were frozen after the optimizer was made."""
     fisher = LocalFisher(Shape((), 3, 4), chosen("kron"))
     fisher.observe(Seen(Rows(torch.ones(2, 4)), torch.ones(2, 3), lambda gradient: gradient))
-    assert not fisher.pending
+    assert not fisher.collector.pending

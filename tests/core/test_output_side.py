@@ -40,7 +40,7 @@ SYMMETRIC = ("eigh", "denman_beavers")
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_empirical_statistics_are_the_dense_ones(granularity):
     model, (x, y) = network(), batches(1)[0]
-    optimizer = SNGD(model, chosen(granularity))
+    optimizer = SNGD(model, chosen(granularity), base="sgd")
     squared_error(model(x), y).backward()
     examples = iter(y)
     gradients = dense_gradients(network(), x, lambda f: [2 * (f - next(examples)).detach()])
@@ -52,7 +52,7 @@ def test_empirical_statistics_are_the_dense_ones(granularity):
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_exact_statistics_are_the_dense_ones(granularity, likelihood):
     model, (x, y) = network(), batches(1)[0]
-    optimizer = SNGD(model, chosen(granularity, fisher="exact"))
+    optimizer = SNGD(model, chosen(granularity, fisher="exact"), base="sgd")
     outputs = model(x)
     optimizer.observe_outputs(outputs, likelihood)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -65,7 +65,7 @@ def test_exact_statistics_are_the_dense_ones(granularity, likelihood):
 def test_sampled_statistics_approach_the_exact_ones(likelihood):
     """The mean over draws is off by no more than its own standard error explains."""
     model, (x, _) = network(), batches(1)[0]
-    optimizer = SNGD(model, chosen("kron", fisher="sampled", decay=0.0, warmup_batches=10_000))
+    optimizer = SNGD(model, chosen("kron", fisher="sampled", decay=0.0, warmup_batches=10_000), base="sgd")
     fisher, draws = optimizer.layers["2"], []
     for _ in range(400):
         optimizer.observe_outputs(model(x), likelihood)
@@ -223,7 +223,7 @@ def test_drawn_targets_are_the_same_in_both_forms(granularity, kind):
         return model
 
     model = network()
-    optimizer = SNGD(model, settings, lr=2e-3)
+    optimizer = SNGD(model, settings, lr=2e-3, base="sgd")
     train(model, optimizer, optimizer.observe_outputs)
     rebuilt = reconstruct(network(), settings)
     sgd = torch.optim.SGD(rebuilt.parameters(), lr=2e-3, momentum=0.9)
@@ -250,7 +250,7 @@ def test_the_layer_of_a_linear_model_takes_the_exact_natural_gradient_step(likel
 
 def test_each_layers_matrix_is_its_block_of_the_networks():
     model, (x, y) = network(), batches(1)[0]
-    optimizer = SNGD(model, chosen("layer", fisher="exact"))
+    optimizer = SNGD(model, chosen("layer", fisher="exact"), base="sgd")
     outputs = model(x)
     optimizer.observe_outputs(outputs, "softmax")
     squared_error(outputs, y).backward()
@@ -336,7 +336,7 @@ def test_shared_weights_are_exact_where_the_setting_fits_the_loss(granularity, s
     torch.manual_seed(0)
     x, y = torch.randn(6, 4, 3, dtype=torch.float64), torch.randint(5, (6, 4))
     model = nn.Linear(3, 5).double()
-    optimizer = SNGD(model, chosen(granularity, sharing=sharing))
+    optimizer = SNGD(model, chosen(granularity, sharing=sharing), base="sgd")
     if sharing == "expand":
         cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
         a, targets = x.flatten(0, 1), y.flatten()
@@ -354,7 +354,7 @@ def test_exact_statistics_of_sequences(sharing):
     torch.manual_seed(0)
     x = torch.randn(3, 4, 2, dtype=torch.float64)
     model = nn.Linear(2, 3).double()
-    optimizer = SNGD(model, chosen("layer", fisher="exact", sharing=sharing))
+    optimizer = SNGD(model, chosen("layer", fisher="exact", sharing=sharing), base="sgd")
     s = model(x)
     outputs = s.cumsum(1).sin()
     optimizer.observe_outputs(outputs, "softmax")
@@ -376,7 +376,7 @@ def test_drawn_positions_keep_inputs_and_gradients_together():
     torch.manual_seed(0)
     x, y = torch.randn(40, 3, dtype=torch.float64), torch.randint(5, (40,))
     model = nn.Linear(3, 5, bias=False).double()
-    optimizer = SNGD(model, chosen("layer", positions=1))
+    optimizer = SNGD(model, chosen("layer", positions=1), base="sgd")
     cross_entropy(model(x), y).backward()
     optimizer.step()
     g = (model(x).softmax(1) - one_hot(y, 5)).detach()
@@ -420,7 +420,7 @@ def test_the_exact_statistics_are_the_sum_over_outputs_of_empirical_ones(layer, 
     def average(kind, show):
         torch.manual_seed(0)
         model = make().double()
-        optimizer = SNGD(model, chosen(granularity, sharing=sharing, fisher=kind))
+        optimizer = SNGD(model, chosen(granularity, sharing=sharing, fisher=kind), base="sgd")
         show(optimizer, model(x))
         optimizer.step()
         return [kept(fisher)[-1] for fisher in optimizer.layers.values()]
@@ -439,7 +439,7 @@ def test_the_groups_of_a_convolution_have_the_dense_statistics(granularity):
     model = nn.Conv2d(4, 6, 2, groups=2).double()
     x = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     target = torch.randn(5, 6, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    optimizer = SNGD(model, chosen(granularity))
+    optimizer = SNGD(model, chosen(granularity), base="sgd")
     ((model(x) * target).sum() / 5).backward()
     optimizer.step()
     patches = nn.functional.unfold(x, 2).mT  # [n, positions, channels · 4]

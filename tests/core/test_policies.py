@@ -210,7 +210,7 @@ def test_groups_of_other_intervals_are_spread_on_their_own():
 def test_layers_of_a_model_refresh_at_different_steps_in_both_forms():
     values, data = settings("input-eigh", fisher_interval=6, statistics_interval=3, warmup_batches=0), batches(18)
     model, rebuilt = network(), reconstruct(network(), values)
-    fused, explicit = SNGD(model, values, lr=1e-3), torch.optim.SGD(rebuilt.parameters(), lr=1e-3)
+    fused, explicit = SNGD(model, values, lr=1e-3, base="sgd"), torch.optim.SGD(rebuilt.parameters(), lr=1e-3)
     forms = [
         (model, fused, list(fused.layers.values())),
         (rebuilt, explicit, [rebuilt[i].fishers[0] for i in (0, 2, 4)]),
@@ -384,7 +384,7 @@ def test_the_extra_evaluation_enters_no_statistics():
     values = settings("input-eigh", damping_policy="levenberg_marquardt", statistics_interval=1, warmup_batches=0)
     calls = Counter()
     model = network()
-    optimizer = SNGD(model, values, lr=1e-3)
+    optimizer = SNGD(model, values, lr=1e-3, base="sgd")
     fisher = optimizer.layers["0"]
     update = fisher.estimate.update
 
@@ -400,11 +400,11 @@ def test_the_extra_evaluation_enters_no_statistics():
 
 def test_a_step_without_a_closure_is_refused_before_anything_moves():
     model = network()
-    optimizer = SNGD(model, settings("input-eigh", damping_policy="levenberg_marquardt", warmup_batches=0))
+    optimizer = SNGD(model, settings("input-eigh", damping_policy="levenberg_marquardt", warmup_batches=0), base="sgd")
     squared_error(model(batches(1)[0][0]), batches(1)[0][1]).backward()
     with pytest.raises(SettingsError, match=r"levenberg_marquardt'.*needs a closure.*try optimizer.step\(closure\)"):
         optimizer.step()
     assert relative_difference(model, network()) == 0
     assert optimizer.layers["0"].step == 0
     assert optimizer.needs_closure
-    assert not SNGD(network()).needs_closure
+    assert not SNGD(network(), base="sgd").needs_closure

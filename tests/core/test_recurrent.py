@@ -98,7 +98,7 @@ def test_both_forms_agree_on_packed_sequences(name):
     value = settings(granularity="input", root="eigh", sharing="reduce", step_bound="graft")
     plain, rebuilt = make(RAGGED[name]), reconstruct(make(RAGGED[name]), value)
     start = copy.deepcopy(plain)
-    fused = SNGD(plain, value, lr=1e-2)
+    fused = SNGD(plain, value, lr=1e-2, base="sgd")
     explicit = torch.optim.SGD(rebuilt.parameters(), lr=1e-2, momentum=0.9)
     for seed in range(16):
         packed = pack_sequence(sequences(seed, LENGTHS[: 2 + seed % 4]), enforce_sorted=False)
@@ -142,7 +142,9 @@ def test_statistics_draw_no_random_number():
     stream = []
     for interval in (1, 50):
         model = make(lambda: nn.LSTM(3, 4, 3, dropout=0.4))
-        optimizer = SNGD(model, settings(statistics_interval=interval, fisher_interval=50, warmup_batches=0), lr=1e-3)
+        optimizer = SNGD(
+            model, settings(statistics_interval=interval, fisher_interval=50, warmup_batches=0), lr=1e-3, base="sgd"
+        )
         torch.manual_seed(5)
         for seed in range(5):
             optimizer.zero_grad()
@@ -180,7 +182,7 @@ def test_a_cell_over_time_trains_as_the_whole_layer_does(cell, whole, form):
         one, other = reconstruct(one, value), reconstruct(other, value)
         optimizers = [torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9) for model in (one, other)]
     else:
-        optimizers = [SNGD(model, value, lr=1e-2) for model in (one, other)]
+        optimizers = [SNGD(model, value, lr=1e-2, base="sgd") for model in (one, other)]
     for seed in range(14):
         x = draw(5, 6, 3, seed=seed)
         for model, optimizer in zip((one, other), optimizers, strict=True):
@@ -273,8 +275,8 @@ def test_the_account_names_each_weight_and_what_is_left_out():
     assert list(entries) == [name for name, _ in module.named_parameters()]
     assert {name for name, entry in entries.items() if entry.treatment == "plain"} == {"weight_hh_l0", "bias_hh_l0"}
     assert entries["weight_hh_l0"].reason == "frozen"
-    assert "ih_l1_reverse" in SNGD(module).layers
-    assert "hh_l0" not in SNGD(module).layers
+    assert "ih_l1_reverse" in SNGD(module, base="sgd").layers
+    assert "hh_l0" not in SNGD(module, base="sgd").layers
     rebuilt = reconstruct(module)
     assert [name for name, _ in restore(rebuilt).named_parameters()] == list(entries)
     x = torch.randn(5, 2, 3)
@@ -310,7 +312,7 @@ class Narrow(nn.Module):
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_statistics_under_autocast_have_the_precision_of_the_weights():
     model = Narrow()
-    optimizer = SNGD(model, settings(rank=2), lr=1e-2)
+    optimizer = SNGD(model, settings(rank=2), lr=1e-2, base="sgd")
     for seed in range(6):
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):

@@ -29,7 +29,7 @@ class Fused:
 
     def __init__(self, chosen, base="sgd"):
         self.model = network()
-        self.optimizer = SNGD(self.model, chosen, lr=1e-2, base=base, momentum=0.9)
+        self.optimizer = SNGD(self.model, chosen, lr=1e-2, base=base)
         self.fishers = list(self.optimizer.layers.values())
 
     def weight(self, layer):
@@ -168,19 +168,19 @@ def test_too_many_bad_steps_in_a_row_are_an_error_and_one_good_one_starts_anew(f
 
 def test_max_skipped_is_chosen_and_checked():
     model = network()
-    optimizer = SNGD(model, settings("input-eigh"), max_skipped=1)
+    optimizer = SNGD(model, settings("input-eigh"), max_skipped=1, base="sgd")
     model(GOOD[0][0]).sum().backward()
     model[0].bias.grad.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="0: the gradient held NaN or infinity 1 times"):
         optimizer.step()
     for bad in (0, -1, 1.5, True, None):
         with pytest.raises(SettingsError, match=r"max_skipped=.*: must be an integer ≥ 1; try 10"):
-            SNGD(network(), max_skipped=bad)
+            SNGD(network(), max_skipped=bad, base="sgd")
 
 
 def test_a_plain_parameter_is_named_too_and_long_lists_are_cut():
     model = nn.Sequential(nn.Linear(7, 4), nn.LayerNorm(4), nn.Linear(4, 3)).double()
-    optimizer = SNGD(model, settings("diagonal"))
+    optimizer = SNGD(model, settings("diagonal"), base="sgd")
     model(GOOD[0][0]).sum().backward()
     model[1].bias.grad.fill_(float("inf"))
     before = copy.deepcopy(model)
@@ -258,7 +258,7 @@ class Saturated(nn.Module):
 
 def test_a_layer_that_never_saw_a_finite_batch_keeps_the_identity():
     model = Saturated()
-    optimizer = SNGD(model, settings("input-eigh", warmup_batches=0), lr=0.1)
+    optimizer = SNGD(model, settings("input-eigh", warmup_batches=0), lr=0.1, base="sgd")
     x = torch.ones(4, 3, dtype=torch.float64)
     x[0, 0] = float("inf")
     with pytest.warns(UserWarning, match="head: its input") as caught:

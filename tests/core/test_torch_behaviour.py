@@ -1,32 +1,24 @@
-"""Both forms behave as torch's own optimizers do: groups, schedulers, precision, copies, compilation, clean-up."""
+"""Both forms behave as torch's own optimizers do: parameter groups, frozen parameters, schedulers, gradients."""
 
 import copy
-import gc
-import io
-import pickle
-import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from sngd_tune import SNGD, FisherSettings, reconstruct, restore
-from sngd_tune.errors import ReconstructionError, SettingsError
-from tests.core.problems import SETTINGS, batches, network, relative_difference, settings, squared_error, steps
-
-PLAIN = settings("input-eigh")
-BASES = {"sgd": {"momentum": 0.9}, "adamw": {"base": "adamw"}}
-
-
-def same(model, expected):
-    return all(map(torch.equal, model.parameters(), expected.parameters()))
+from sngd_tune import SNGD, reconstruct, restore
+from sngd_tune.errors import SettingsError
+from tests.core.behaviour import BASES, FORMS, PLAIN, TORCH_OPTIMIZERS, same
+from tests.core.problems import batches, network, relative_difference, settings, squared_error, steps
 
 
 class TestGroups:
     def test_one_group_for_all_is_no_groups(self):
         left, right = network(), network()
-        steps(left, SNGD(left, PLAIN, lr=1e-2), batches(10))
-        steps(right, SNGD(right, PLAIN, lr=1e-2, param_groups=[{"params": right.parameters()}]), batches(10))
+        steps(left, SNGD(left, PLAIN, lr=1e-2, base="sgd"), batches(10))
+        steps(
+            right, SNGD(right, PLAIN, lr=1e-2, param_groups=[{"params": right.parameters()}], base="sgd"), batches(10)
+        )
         assert same(left, right)
 
     def test_a_group_has_its_own_hyperparameters(self):
@@ -37,27 +29,38 @@ class TestGroups:
             {"params": model[2].parameters()},
             {"params": model[4].parameters(), "weight_decay": 0.5},
         ]
-        optimizer = SNGD(model, PLAIN, lr=1e-2, param_groups=groups)
+        optimizer = SNGD(model, PLAIN, lr=1e-2, param_groups=groups, base="sgd")
         steps(model, optimizer, batches(3))  # the warm-up and one step
         plain = network()
-        steps(plain, SNGD(plain, PLAIN, lr=1e-2), batches(3))
+        steps(plain, SNGD(plain, PLAIN, lr=1e-2, base="sgd"), batches(3))
         assert torch.equal(model[0].weight, network()[0].weight)
         assert torch.equal(model[2].weight, plain[2].weight)
         decayed = plain[4].weight - 0.5 * 1e-2 * network()[4].weight
         torch.testing.assert_close(model[4].weight, decayed)
 
+    @pytest.mark.parametrize("base", BASES)
+    def test_groups_are_those_of_a_torch_optimizer_on_the_reconstruction(self, base):
+        chosen = settings("input-eigh", step_bound="none")
+        model, rebuilt = network(), reconstruct(network(), chosen)
+        rates = {0: 1e-3, 2: 2e-3, 4: 5e-4}
+        groups = [{"params": model[i].parameters(), "lr": lr} for i, lr in rates.items()]
+        steps(model, SNGD(model, chosen, param_groups=groups, **BASES[base]), batches(12))
+        groups = [{"params": rebuilt[i].parameters(), "lr": lr} for i, lr in rates.items()]
+        steps(rebuilt, TORCH_OPTIMIZERS[base](groups, 1.0), batches(12))
+        assert relative_difference(restore(rebuilt), model) < 1e-10
+
     def test_named_parameters_make_groups(self):
         model = network()
-        optimizer = SNGD(model, PLAIN, param_groups=[{"params": list(model.named_parameters())}])
+        optimizer = SNGD(model, PLAIN, param_groups=[{"params": list(model.named_parameters())}], base="sgd")
         assert optimizer.param_groups[0]["param_names"][0] == "0.weight"
         steps(model, optimizer, batches(4))
 
     def test_what_no_group_holds_is_named(self):
         model = network()
         with pytest.raises(SettingsError, match=r"and 2\.weight, 4\.weight, 4\.bias are in none; add a group"):
-            SNGD(model, param_groups=[{"params": model[0].parameters()}])
+            SNGD(model, param_groups=[{"params": model[0].parameters()}], base="sgd")
         model[2].requires_grad_(False)
-        SNGD(model, param_groups=[{"params": [*model[0].parameters(), *model[4].parameters()]}])
+        SNGD(model, param_groups=[{"params": [*model[0].parameters(), *model[4].parameters()]}], base="sgd")
 
     def test_weight_and_bias_belong_together(self):
         model = network()
@@ -65,21 +68,21 @@ class TestGroups:
         weights = [model[0].weight, model[2].weight, model[4].weight]
         groups = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
         with pytest.raises(SettingsError, match=r"all of 0 in one group.*weight in 0, bias in 1"):
-            SNGD(model, param_groups=groups)
+            SNGD(model, param_groups=groups, base="sgd")
 
     @pytest.mark.parametrize(
         ("group", "message"), [([], r"param_groups\[0\]=\[\]"), ({"lr": 1.0}, 'must be a mapping with "params"')]
     )
     def test_bad_groups(self, group, message):
         with pytest.raises(SettingsError, match=message):
-            SNGD(network(), param_groups=[group])
+            SNGD(network(), param_groups=[group], base="sgd")
 
     def test_a_bad_hyperparameter_of_a_group(self):
         model = network()
         with pytest.raises(SettingsError, match="weight_decay=-1"):
-            SNGD(model, param_groups=[{"params": model.parameters(), "weight_decay": -1}])
+            SNGD(model, param_groups=[{"params": model.parameters(), "weight_decay": -1}], base="sgd")
         with pytest.raises(SettingsError, match="lr=nan"):
-            SNGD(model).add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": float("nan")})
+            SNGD(model, base="sgd").add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": float("nan")})
 
     def test_parameters_from_elsewhere_train_plain_and_are_listed(self):
         model, scale = network(), nn.Parameter(torch.ones((), dtype=torch.float64))
@@ -102,7 +105,7 @@ class TestGroups:
     def test_a_once_frozen_layer_joins_later(self):
         model = network()
         model[2].requires_grad_(False)
-        optimizer = SNGD(model, PLAIN, lr=1e-2)
+        optimizer = SNGD(model, PLAIN, lr=1e-2, base="sgd")
         steps(model, optimizer, batches(5))
         assert torch.equal(model[2].weight, network()[2].weight)
         model[2].requires_grad_(True)
@@ -117,7 +120,7 @@ class TestFreezing:
     @pytest.mark.parametrize("part", ["weight", "bias"])
     def test_half_a_layer_that_is_frozen_stays_while_the_other_half_moves(self, part):
         model = network()
-        optimizer = SNGD(model, PLAIN, lr=1e-2, weight_decay=0.1)
+        optimizer = SNGD(model, PLAIN, lr=1e-2, weight_decay=0.1, base="sgd")
         steps(model, optimizer, batches(6))
         getattr(model[0], part).requires_grad_(False)
         before = copy.deepcopy(model)
@@ -149,12 +152,33 @@ class TestSchedulers:
     )
     def test_learning_rates_follow(self, make, lr):
         model = network()
-        optimizer = SNGD(model, PLAIN, lr=0.1)
+        optimizer = SNGD(model, PLAIN, lr=0.1, base="sgd")
         scheduler = make(optimizer)
         for batch in batches(8):
             steps(model, optimizer, [batch])
             scheduler.step()
         assert optimizer.param_groups[0]["lr"] == pytest.approx(lr, abs=1e-12)
+
+    def test_a_plateau_lowers_the_learning_rate(self):
+        model = network()
+        optimizer = SNGD(model, PLAIN, lr=0.1, base="sgd")
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+        for batch in batches(4):
+            steps(model, optimizer, [batch])
+            scheduler.step(1.0)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**3)
+
+    @pytest.mark.parametrize("base", BASES)
+    def test_the_explicit_form_under_a_scheduler_is_the_fused_form_under_it(self, base):
+        chosen = settings("input-eigh", step_bound="none")
+        model, rebuilt = network(), reconstruct(network(), chosen)
+        optimizers = SNGD(model, chosen, lr=2e-3, **BASES[base]), TORCH_OPTIMIZERS[base](rebuilt.parameters(), 2e-3)
+        for each, optimizer in zip((model, rebuilt), optimizers, strict=True):
+            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 16)
+            for batch in batches(12):
+                steps(each, optimizer, [batch])
+                scheduler.step()
+        assert relative_difference(restore(rebuilt), model) < 1e-10
 
     @pytest.mark.parametrize(("base", "key"), [("sgd", "momentum"), ("adamw", "betas")])
     def test_one_cycle_cycles_the_momentum_that_the_base_has(self, base, key):
@@ -189,7 +213,7 @@ class TestGradients:
     def test_clipping_by_value_is_seen(self):
         models = network(), network()
         for model, limit in zip(models, (1e-3, 1e9), strict=True):
-            optimizer = SNGD(model, settings("input-eigh", warmup_batches=0), lr=1e-2)
+            optimizer = SNGD(model, settings("input-eigh", warmup_batches=0), lr=1e-2, base="sgd")
             squared_error(model(batches(1)[0][0]), batches(1)[0][1]).backward()
             nn.utils.clip_grad_value_(model.parameters(), limit)
             optimizer.step()
@@ -210,454 +234,49 @@ class TestGradients:
             assert by_closure.step(closure).item() > 0
         assert same(left, right)
 
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("name", ["diagonal", "input-eigh", "input-nystrom", "unit", "kron"])
+    def test_accumulated_gradients_are_those_of_the_joint_batch(self, name, form):
+        """Statistics, too: passes without a step between them are one batch."""
+        output_side = {"granularity": name, "root": "eigh"}
+        chosen = settings("diagonal", **output_side) if name in ("unit", "kron") else settings(name)
+
+        def trained(parts):
+            model = network() if form == "fused" else reconstruct(network(), chosen)
+            made = TORCH_OPTIMIZERS["sgd"]
+            optimizer = SNGD(model, chosen, lr=1e-2, base="sgd") if form == "fused" else made(model.parameters(), 1e-2)
+            for x, y in batches(12):
+                optimizer.zero_grad()
+                for part in parts:
+                    (squared_error(model(x[part]), y[part]) / len(parts)).backward()
+                optimizer.step()
+            return restore(model)  # half the loss is another scale of G, and so of W′, where G is of gradients
+
+        halves = trained([slice(0, 16), slice(16, 32)])
+        assert relative_difference(halves, trained([slice(None)])) < 1e-10
+
+    @pytest.mark.parametrize("base", BASES)
+    def test_a_closure_of_the_fused_form_gives_this_steps_gradients(self, base):
+        left, right = network(), network()
+        by_hand, by_closure = (SNGD(model, PLAIN, lr=1e-3, **BASES[base]) for model in (left, right))
+        steps(left, by_hand, batches(10))
+        for x, y in batches(10):
+
+            def closure(x=x, y=y):
+                by_closure.zero_grad()
+                loss = squared_error(right(x), y)
+                loss.backward()
+                return loss
+
+            assert by_closure.step(closure).item() > 0
+        assert same(left, right)
+
     def test_inference_leaves_no_trace(self):
         model = network()
-        optimizer = SNGD(model, settings("unit") if "unit" in SETTINGS else PLAIN)
+        optimizer = SNGD(model, PLAIN, base="sgd")
         before = copy.deepcopy(optimizer.state_dict())
         with torch.inference_mode():
             model(batches(1)[0][0])
         with torch.no_grad():
             model(batches(1)[0][0])
         torch.testing.assert_close(optimizer.state_dict()["fisher"], before["fisher"], rtol=0, atol=0)
-
-
-class TestPrecision:
-    @pytest.mark.parametrize("form", ["fused", "explicit"])
-    def test_autocast_trains_and_keeps_statistics_in_float32(self, form):
-        data = batches(24, torch.float32)
-        model = network(dtype=torch.float32)
-        if form == "fused":
-            optimizer = SNGD(model, PLAIN, lr=1e-2)
-            layers = list(optimizer.layers.values())
-        else:
-            model = reconstruct(model, PLAIN)
-            optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
-            layers = [model[i].fishers[0] for i in (0, 2, 4)]
-        x, y = data[0]
-        first = squared_error(model(x), y).item()
-        for _ in range(24):
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16):
-                outputs = model(x)
-                assert outputs.dtype == torch.bfloat16
-            squared_error(outputs.float(), y).backward()
-            optimizer.step()
-        assert squared_error(model(x), y).item() < first
-        rows = torch.cat((x, torch.ones(len(x), 1)), 1)
-        exact = rows.mT @ rows / len(rows)  # bfloat16 would leave three digits of it
-        torch.testing.assert_close(layers[0].snapshot().value, exact, rtol=1e-4, atol=1e-5)
-        assert {t.dtype for layer in layers for t in layer.buffers()} == {torch.float32}
-
-    def test_a_step_inside_autocast_is_the_same_step(self):
-        left, right = network(dtype=torch.float32), network(dtype=torch.float32)
-        optimizers = [SNGD(model, PLAIN, lr=1e-2) for model in (left, right)]
-        for x, y in batches(6, torch.float32):
-            for model, optimizer in zip((left, right), optimizers, strict=True):
-                optimizer.zero_grad()
-                squared_error(model(x), y).backward()
-            optimizers[0].step()
-            with torch.autocast("cpu", torch.bfloat16):
-                optimizers[1].step()
-        assert same(left, right)
-
-    @pytest.mark.parametrize("unscale", [False, True])
-    @pytest.mark.parametrize("base", BASES)
-    def test_grad_scaler_is_training_without_it(self, base, unscale):
-        left, right = network(dtype=torch.float32), network(dtype=torch.float32)
-        plain, scaled = (SNGD(model, PLAIN, lr=1e-2, **BASES[base]) for model in (left, right))
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # a power of two: exact
-        steps(left, plain, batches(12, torch.float32))
-        for x, y in batches(12, torch.float32):
-            scaled.zero_grad()
-            scaler.scale(squared_error(right(x), y)).backward()
-            if unscale:
-                scaler.unscale_(scaled)
-            scaler.step(scaled)
-            scaler.update()
-        assert same(left, right)
-
-    def test_grad_scaler_and_output_gradients(self):
-        chosen = settings("diagonal", granularity="unit", root="eigh", step_bound="none")
-        left, right = network(dtype=torch.float32), network(dtype=torch.float32)
-        plain, scaled = SNGD(left, chosen, lr=1e-3), SNGD(right, chosen, lr=1e-3)
-        scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
-        steps(left, plain, batches(8, torch.float32))
-        for x, y in batches(8, torch.float32):
-            scaled.zero_grad()
-            scaler.scale(squared_error(right(x), y)).backward()
-            scaler.step(scaled)
-            scaler.update()
-        assert relative_difference(right, left) < 1e-5
-        scaled.zero_grad()
-        scaler.scale(squared_error(right(x), y)).backward()
-        scaler.unscale_(scaled)
-        with pytest.raises(SettingsError, match=r"unscale_: must not be called before step\(\)"):
-            scaler.step(scaled)
-
-    def test_a_step_with_infinity_leaves_parameters_state_and_schedule_alone(self):
-        model = network(dtype=torch.float32)
-        optimizer = SNGD(model, settings("diagonal", granularity="unit", root="eigh"), lr=1e-2)
-        steps(model, optimizer, batches(5, torch.float32))
-        layer, scaler = optimizer.layers["0"], torch.amp.GradScaler("cpu", init_scale=1e38)
-        before, step = copy.deepcopy((model.state_dict(), optimizer.state_dict())), layer.step
-        optimizer.zero_grad()
-        x, y = batches(1, torch.float32)[0]
-        scaler.scale(squared_error(model(x), y) * 1e3).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        assert scaler.get_scale() < 1e38
-        torch.testing.assert_close((model.state_dict(), optimizer.state_dict()), before, rtol=0, atol=0)
-        assert layer.step == step
-        assert not layer.pending
-        assert optimizer.skipped_steps == 0  # the scaler's own business, until it has found its scale
-
-    @pytest.mark.parametrize("base", BASES)
-    def test_a_model_that_changes_its_precision_takes_everything_along(self, base):
-        model = network(dtype=torch.float32)
-        optimizer = SNGD(model, PLAIN, lr=1e-2, **BASES[base])
-        steps(model, optimizer, batches(7, torch.float32))
-        model.double()
-        steps(model, optimizer, batches(7))
-        held = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
-        held += [t for layer in optimizer.layers.values() for t in layer.buffers()]
-        assert {t.dtype for t in held} == {torch.float64}
-        model.bfloat16()
-        steps(model, optimizer, batches(7, torch.bfloat16))
-        assert {t.dtype for layer in optimizer.layers.values() for t in layer.buffers()} == {torch.float32}
-        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-        assert all(bool(p.isfinite().all()) for p in model.parameters())
-
-    @pytest.mark.parametrize("name", ["input-cholesky", "input-nystrom-2", "diagonal"])
-    def test_a_reconstruction_changes_its_precision(self, name):
-        rebuilt = reconstruct(network(dtype=torch.float32), settings(name))
-        steps(rebuilt, torch.optim.SGD(rebuilt.parameters(), lr=1e-3), batches(7, torch.float32))
-        x = batches(1)[0][0]
-        single = rebuilt(x.float())
-        rebuilt.double()
-        torch.testing.assert_close(rebuilt(x), single.double(), rtol=1e-4, atol=1e-5)
-        steps(rebuilt, torch.optim.SGD(rebuilt.parameters(), lr=1e-3), batches(7))
-        rebuilt.bfloat16()
-        optimizer = torch.optim.SGD(rebuilt.parameters(), lr=1e-3, momentum=0.9)
-        steps(rebuilt, optimizer, batches(14, torch.bfloat16))
-        assert {t.dtype for t in rebuilt[0].fishers[0].buffers()} == {torch.float32}
-        assert {p.dtype for p in restore(rebuilt).parameters()} == {torch.bfloat16}
-        assert bool(rebuilt(x.bfloat16()).isfinite().all())
-
-    @pytest.mark.parametrize("base", BASES)
-    def test_resume_in_bfloat16_is_bit_exact(self, base):
-        """torch's own `load_state_dict` would round the momentum, kept in float32, to bfloat16."""
-        data, model = batches(20, torch.bfloat16), network(dtype=torch.bfloat16)
-        optimizer = SNGD(model, PLAIN, lr=1e-2, **BASES[base])
-        steps(model, optimizer, data[:9])
-        buffer = io.BytesIO()
-        torch.save([model.state_dict(), optimizer.state_dict()], buffer)
-        buffer.seek(0)
-        saved = torch.load(buffer, weights_only=True)
-        again = network(seed=3, dtype=torch.bfloat16)
-        resumed = SNGD(again, PLAIN, lr=1e-2, **BASES[base])
-        again.load_state_dict(saved[0])
-        resumed.load_state_dict(saved[1])
-        steps(model, optimizer, data[9:])
-        steps(again, resumed, data[9:])
-        assert same(model, again)
-
-
-COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda value: pickle.loads(pickle.dumps(value))}
-
-
-class TestCopies:
-    @pytest.mark.parametrize("name", ["diagonal", "input-nystrom-2", "input-eigh"])
-    @pytest.mark.parametrize("base", BASES)
-    @pytest.mark.parametrize("make", COPIES)
-    def test_a_copy_of_model_and_optimizer_goes_on_like_the_original(self, make, base, name):
-        model = network()
-        optimizer = SNGD(model, settings(name), lr=1e-2, **BASES[base])
-        steps(model, optimizer, batches(20)[:9])
-        twin, copied = COPIES[make]((model, optimizer))
-        steps(twin, copied, batches(20)[9:])
-        held = copy.deepcopy(optimizer.state_dict()["fisher"])
-        torch.testing.assert_close(optimizer.state_dict()["fisher"], held, rtol=0, atol=0)  # it did not see the twin
-        steps(model, optimizer, batches(20)[9:])
-        assert same(model, twin)
-        assert relative_difference(model, network()) > 1e-3
-        assert len(copied.account) == len(optimizer.account)
-
-    def test_a_copy_observes_its_model_and_not_the_old_one(self):
-        model = network()
-        optimizer = SNGD(model, PLAIN)
-        twin, copied = copy.deepcopy((model, optimizer))
-        twin(batches(1)[0][0])
-        assert copied.layers["0"].snapshot() is not None
-        assert optimizer.layers["0"].snapshot() is None
-
-    @pytest.mark.parametrize("make", COPIES)
-    def test_an_optimizer_alone_is_copied_with_its_layers(self, make):
-        model = network()
-        optimizer = SNGD(model, PLAIN, lr=1e-2)
-        steps(model, optimizer, batches(6))
-        copied = COPIES[make](optimizer)
-        before = copy.deepcopy(model)
-        for group in copied.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = torch.ones_like(parameter)
-        copied.step()
-        assert same(model, before)
-        steps(model, optimizer, batches(1))
-        assert not same(model, before)
-
-    def test_a_copy_with_a_scheduler_on_the_original(self):
-        model = network()
-        optimizer = SNGD(model, PLAIN)
-        torch.optim.lr_scheduler.StepLR(optimizer, 1)
-        twin, copied = copy.deepcopy((model, optimizer))
-        steps(twin, copied, batches(3))
-        assert same(model, network())
-        assert not same(twin, model)
-
-    @pytest.mark.parametrize("form", ["fused", "explicit"])
-    def test_an_averaged_model_is_not_observed(self, form):
-        model = network() if form == "fused" else reconstruct(network(), PLAIN)
-        optimizer = SNGD(model, PLAIN) if form == "fused" else torch.optim.SGD(model.parameters(), lr=1e-3)
-        average = torch.optim.swa_utils.AveragedModel(model)
-        twin = network() if form == "fused" else reconstruct(network(), PLAIN)
-        other = SNGD(twin, PLAIN) if form == "fused" else torch.optim.SGD(twin.parameters(), lr=1e-3)
-        for batch in batches(10):
-            steps(model, optimizer, [batch])
-            average.update_parameters(model)
-            average(batch[0])
-            steps(twin, other, [batch])
-        assert same(model, twin)
-        assert not same(average.module, model)
-
-    def test_two_optimizers_on_two_models(self):
-        alone, left, right = network(), network(), network()
-        first = SNGD(alone, PLAIN)
-        steps(alone, first, batches(8))
-        pairs = [(left, SNGD(left, PLAIN)), (right, SNGD(right, PLAIN))]
-        for batch in batches(8):
-            for model, optimizer in pairs:
-                steps(model, optimizer, [batch])
-        assert same(left, alone)
-        assert same(right, alone)
-
-    def test_an_optimizer_that_goes_out_of_scope_frees_everything(self):
-        model = network()
-        optimizer = SNGD(model, PLAIN)
-        steps(model, optimizer, batches(5))
-        held = [weakref.ref(optimizer), weakref.ref(optimizer.layers["0"]), weakref.ref(optimizer.layers["0"].damping)]
-        del optimizer
-        gc.collect()
-        assert [reference() for reference in held] == [None] * 3
-        rebuilt = reconstruct(network(), PLAIN)
-        torch_optimizer = torch.optim.SGD(rebuilt.parameters(), lr=1e-3)
-        steps(rebuilt, torch_optimizer, batches(5))
-        held = [weakref.ref(rebuilt), weakref.ref(rebuilt[0].weights[0])]
-        del rebuilt, torch_optimizer
-        gc.collect()
-        assert [reference() for reference in held] == [None] * 2
-
-
-class Counting:
-    """A compiler that counts the graphs it has made and run."""
-
-    def __init__(self):
-        self.graphs, self.runs = 0, 0
-
-    def __call__(self, graph, inputs):
-        self.graphs += 1
-
-        def run(*arguments):
-            self.runs += 1
-            return graph.forward(*arguments)
-
-        return run
-
-
-@pytest.fixture
-def _clean_compiler():
-    gc.collect()
-    torch._dynamo.reset()
-    yield
-    gc.collect()
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("_clean_compiler")
-class TestCompile:
-    CHOSEN = settings("input-nystrom", fisher_interval=8, statistics_interval=4)
-
-    def built(self, form, backend, early):
-        model = network()
-        if form == "explicit":
-            rebuilt = reconstruct(model, self.CHOSEN, compiled=True)
-            compiled = torch.compile(rebuilt, backend=backend, fullgraph=True)
-            return compiled, torch.optim.SGD(compiled.parameters(), lr=1e-2, momentum=0.9), rebuilt
-        if early:  # a graph that has never seen a hook
-            compiled = torch.compile(model, backend=backend, fullgraph=True)
-            compiled(batches(1)[0][0])
-            return compiled, SNGD(compiled, self.CHOSEN, lr=1e-2), model
-        optimizer = SNGD(model, self.CHOSEN, lr=1e-2, compiled=True)
-        return torch.compile(model, backend=backend, fullgraph=True), optimizer, model
-
-    @pytest.mark.xfail(
-        reason="open (issue 3): the reference optimizer beside it asks for eager mode, too", strict=False
-    )
-    @pytest.mark.parametrize(("form", "early"), [("fused", True), ("fused", False), ("explicit", False)])
-    def test_one_whole_graph_that_runs_in_all_steps_but_those_with_statistics(self, form, early):
-        counting = Counting()
-        model, optimizer, inner = self.built(form, counting, early)
-        expected = network() if form == "fused" else reconstruct(network(), self.CHOSEN, compiled=True)
-        eager = (
-            SNGD(expected, self.CHOSEN, lr=1e-2, compiled=True)
-            if form == "fused"
-            else torch.optim.SGD(expected.parameters(), lr=1e-2, momentum=0.9)
-        )
-        layer = optimizer.layers["0"] if form == "fused" else inner[0].fishers[0]
-        for batch in batches(30):
-            due, before = layer.observing, counting.runs
-            steps(model, optimizer, [batch])
-            assert counting.runs - before == (not due)
-            with torch.compiler.set_stance("force_eager"):
-                steps(expected, eager, [batch])
-        assert counting.graphs == 1
-        assert relative_difference(inner, expected) == 0
-        assert counting.runs > 12
-
-    def test_a_real_backend(self):
-        model, optimizer, inner = self.built("explicit", "aot_eager", early=False)
-        steps(model, optimizer, batches(20))
-        expected = reconstruct(network(), self.CHOSEN, compiled=True)
-        steps(expected, torch.optim.SGD(expected.parameters(), lr=1e-2, momentum=0.9), batches(20))
-        assert relative_difference(inner, expected) < 1e-12
-
-    @pytest.mark.xfail(reason="open (issue 3): written for models that do not say they are compiled", strict=False)
-    def test_the_stance_is_given_back(self):
-        stance = torch._dynamo.eval_frame
-        assert stance._stance.stance == "default"
-        model = network()
-        optimizer = SNGD(model, PLAIN)
-        assert stance._stance.stance == "force_eager"
-        optimizer.detach()
-        assert stance._stance.stance == "default"
-        rebuilt = reconstruct(network(), PLAIN)
-        assert stance._stance.stance == "force_eager"
-        rebuilt.eval()
-        assert stance._stance.stance == "default"
-        rebuilt.train()
-        average = copy.deepcopy(rebuilt)
-        del rebuilt
-        gc.collect()
-        assert average.training
-        assert stance._stance.stance == "default"
-
-
-def torch_optimizers():
-    arguments = {
-        "SGD": {"momentum": 0.9, "nesterov": True},
-        "RMSprop": {"momentum": 0.9, "centered": True},
-        "Adam": {"amsgrad": True},
-        "AdamW": {"amsgrad": True},
-        "LBFGS": {},
-        "SparseAdam": {},
-    }
-    classes = [value for name, value in vars(torch.optim).items() if isinstance(value, type)]
-    found = {c for c in classes if issubclass(c, torch.optim.Optimizer) and c is not torch.optim.Optimizer}
-    return {c.__name__: (c, arguments.get(c.__name__, {})) for c in sorted(found, key=lambda c: c.__name__)}
-
-
-OPTIMIZERS = torch_optimizers()
-REFUSED = ("LBFGS", "SparseAdam")
-
-
-class TestEveryTorchOptimizer:
-    def test_there_are_some(self):
-        assert {"Adam", "Muon", "Adafactor", "ASGD"} <= set(OPTIMIZERS)
-
-    @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in REFUSED])
-    def test_it_trains_and_resumes(self, name):
-        kind, arguments = OPTIMIZERS[name]
-        chosen, data = settings("input-eigh", warmup_batches=1, fisher_interval=4), batches(40)
-        rebuilt = reconstruct(network(), chosen)
-        optimizer = kind(rebuilt.parameters(), lr=2e-3, **arguments)
-        x, y = data[0]
-        with torch.no_grad():
-            first = float(squared_error(rebuilt(x), y))
-        for _ in range(15):
-            steps(rebuilt, optimizer, [(x, y)])
-        with torch.no_grad():  # what a training pass shows waits for its step, and no checkpoint holds it
-            assert float(squared_error(rebuilt(x), y)) < first
-        buffer = io.BytesIO()
-        torch.save([rebuilt.state_dict(), optimizer.state_dict()], buffer)
-        buffer.seek(0)
-        saved = torch.load(buffer, weights_only=True)
-        again = reconstruct(network(seed=5), chosen)
-        resumed = kind(again.parameters(), lr=2e-3, **arguments)
-        again.load_state_dict(saved[0])
-        resumed.load_state_dict(saved[1])
-        steps(rebuilt, optimizer, data[20:])
-        steps(again, resumed, data[20:])
-        # torch casts NAdam's mu_product to the parameters' precision when it loads a state: its own rounding.
-        assert same(rebuilt, again) if name != "NAdam" else relative_difference(rebuilt, again) < 1e-6
-
-    @pytest.mark.parametrize("name", REFUSED)
-    def test_it_is_refused_with_the_reason(self, name):
-        kind, arguments = OPTIMIZERS[name]
-        rebuilt = reconstruct(network(), PLAIN)
-        optimizer = kind(rebuilt.parameters(), **arguments)
-        with pytest.raises(ReconstructionError, match=f"{name} cannot train a reconstructed model"):
-            optimizer.step(lambda: squared_error(rebuilt(batches(1)[0][0]), batches(1)[0][1]))
-
-    @pytest.mark.parametrize("name", ["SGD", "ASGD"])
-    def test_a_refresh_alone_moves_no_average_of_weights(self, name):
-        """lr = 0: W stays, and so must what ASGD keeps of it."""
-        rebuilt = reconstruct(network(), settings("input-cholesky", warmup_batches=0, fisher_interval=2))
-        kind = OPTIMIZERS[name][0]
-        optimizer = kind(rebuilt.parameters(), lr=0.0)
-        steps(rebuilt, optimizer, batches(9))
-        layer = rebuilt[0]
-        assert layer.fishers[0].refreshes > 2
-        W = torch.cat((network()[0].weight, network()[0].bias[:, None]), 1)
-        torch.testing.assert_close(layer.fishers[0].root.apply_transpose(layer.weights[0]), W)
-        if name == "ASGD":
-            optimizer.param_groups[0]["t0"] = 0.0
-            ax = optimizer.state[layer.weights[0]]["ax"]
-            torch.testing.assert_close(layer.fishers[0].root.apply_transpose(ax), W)
-
-
-class TestReconstructedModule:
-    def test_state_dict_keys_hooks_buffers_and_flags_come_back(self):
-        model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Conv1d(5, 3, 1), nn.Linear(2, 2))
-        model[2].register_buffer("extra", torch.ones(2))
-        model[3].requires_grad_(False)
-        model[1].eval()
-        restored = restore(reconstruct(model, FisherSettings()))
-        assert list(restored.state_dict()) == list(model.state_dict())
-        assert [p.requires_grad for p in restored.parameters()] == [p.requires_grad for p in model.parameters()]
-        assert [m.training for m in restored.modules()] == [m.training for m in model.modules()]
-        torch.testing.assert_close(restored.state_dict(), model.state_dict())
-
-    def test_users_hooks_run(self):
-        model, seen = network(), []
-        model[0].register_forward_hook(lambda module, args, output: seen.append(type(module)))
-        rebuilt = reconstruct(model, PLAIN)
-        rebuilt(batches(1)[0][0])
-        assert seen == [nn.Linear]
-
-    def test_a_frozen_reconstruction_stays(self):
-        rebuilt = reconstruct(network(), PLAIN)
-        rebuilt[0].weights[0].requires_grad_(False)
-        steps(rebuilt, torch.optim.SGD(rebuilt.parameters(), lr=1e-2), batches(10))
-        restored = restore(rebuilt)
-        torch.testing.assert_close(restored[0].weight, network()[0].weight)
-        assert not restored[0].weight.requires_grad
-        assert not torch.equal(restored[2].weight, network()[2].weight)
-
-    def test_a_shared_module_is_rebuilt_once_for_all_its_places(self):
-        shared = nn.Linear(3, 3).double()
-        rebuilt = reconstruct(nn.Sequential(shared, nn.Tanh(), shared), PLAIN)
-        assert rebuilt[0] is rebuilt[2]
-        x = torch.randn(8, 3, dtype=torch.float64)
-        steps(rebuilt, torch.optim.SGD(rebuilt.parameters(), lr=1e-2), [(x, x)] * 8)
-        restored = restore(rebuilt)
-        assert restored[0] is restored[2]
-        torch.testing.assert_close(restored(x), rebuilt(x))

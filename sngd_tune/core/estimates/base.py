@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -98,8 +99,14 @@ def probed(matrix: Tensor, seed: int = 0) -> Tensor:
     d = matrix.shape[-1]
     if d <= _PROBES or matrix.is_meta:
         return matrix[..., :_PROBES]
-    signs = torch.randint(2, (d, _PROBES), generator=torch.Generator().manual_seed(d + seed)).mul_(2).sub_(1)
-    return matrix @ signs.to(dtype=matrix.dtype, device=matrix.device).div_(_PROBES**0.5)
+    return matrix @ _signs(d, d + seed, matrix.dtype, matrix.device)
+
+
+@lru_cache(maxsize=256)
+def _signs(d: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Random signs over ``√8``, ``[d, 8]``: drawing them anew would cost more than the product."""
+    signs = torch.randint(2, (d, _PROBES), generator=torch.Generator().manual_seed(seed)).mul_(2).sub_(1)
+    return signs.to(dtype=dtype, device=device).div_(_PROBES**0.5)
 
 
 def advance_weight(state: State, decay: float) -> None:

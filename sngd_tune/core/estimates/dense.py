@@ -81,9 +81,14 @@ class InputEstimate(Estimate):
         return probed(self._matrix(state))
 
     def _matrix(self, state: State) -> Tensor:
-        """``G``, both halves."""
-        lower = state["value"].tril() / state["weight"]
-        return lower + lower.tril(-1).mT
+        """``G``, both halves; the upper one copied strip by strip, as a whole transpose misses the cache."""
+        G = state["value"] / state["weight"]
+        for start in range(0, self.shape.d, _STRIP):
+            strip = slice(start, min(start + _STRIP, self.shape.d))
+            G[..., : strip.start, strip] = G[..., strip, : strip.start].mT
+            corner = G[..., strip, strip].tril()
+            G[..., strip, strip] = corner + corner.tril(-1).mT
+        return G
 
     def operator(self, tensors: State) -> RootOperator:
         return self._form(**tensors)

@@ -70,8 +70,7 @@ class StackedRows(Rows):
 
     `n` is that of the longest. Shorter ones are filled up with rows of 0, example by example, and their own rows weigh
     ``(longest / length)^½`` each, so that ``E[a aᵀ]`` over the `n` rows is that over the real ones. `JointOutput`
-    weighs
-    their gradients by the inverse: ``∇_W = Σ g aᵀ`` stays true, and so does ``E[g gᵀ]`` with each sequence's own count.
+    weighs their gradients by the inverse: ``∇_W = Σ g aᵀ`` stays true, and so does ``E[g gᵀ]`` with its own count.
 
     Args:
         parts: ``[examples, length_i, d]`` each.
@@ -214,9 +213,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _side_by_side(parts: Sequence[Tensor], power: float) -> Tensor:
-    """``[examples, length_i, d]`` as ``[k, n, d]``, each example filled up with 0 and times ``(longest /
-    length_i)^power``.
-    """
+    """``[examples, length_i, d]`` as ``[k, n, d]``, times ``(longest / length_i)^power`` and filled up with 0."""
     longest = max(part.shape[1] for part in parts)
     return torch.stack([_filled(part, longest, power) for part in parts]).flatten(1, 2)
 

@@ -26,8 +26,7 @@ class EmbeddingKind(LayerKind):
     """`nn.Embedding`. The first dimension of its input is the batch, further ones are positions.
 
     A row that a batch does not look up has gradient 0, and so has the row of `padding_idx` always: a natural gradient
-    of
-    0 follows, and only momentum and weight decay move it, as they do under any base optimizer.
+    of 0 follows, and only momentum and weight decay move it, as they do under any base optimizer.
     """
 
     modules = (nn.Embedding,)

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-__all__ = ["Parts", "RootOperator", "join", "norm", "positive", "take_apart"]
+__all__ = ["Parts", "RootOperator", "grafted", "join", "take_apart"]
 
 #: A gradient or a direction as torch keeps it: ``(weight,)`` or ``(weight, bias)``.
 Parts = tuple[Tensor, ...]
@@ -38,18 +38,27 @@ class RootOperator(ABC):
         """``x (G + λI)⁻¹``: the natural gradient."""
         return self.apply_transpose(self.apply(x))
 
-    def graft(self, x: Tensor) -> Tensor:
-        """``x (G + λI)⁻¹`` with the norm of ``x`` (Frobenius): the natural gradient, as long as the gradient."""
-        natural = self.precondition(x)
-        return natural.mul_(norm(x) / positive(norm(natural)))
+    def natural(self, parts: Parts) -> Parts:
+        """The natural gradient ``∇ (G + λI)⁻¹`` of ``([*lead, d_out, d_in], [*lead, d_out])``, in parts as well."""
+        return take_apart(self.precondition(join(parts)), len(parts))
 
-    def accumulate(self, x: Tensor, into: Tensor, momentum: float, graft: bool) -> None:
-        """``into ← momentum · into + natural gradient`` (or the grafted one) of ``x``, in place.
+    def accumulate(self, parts: Parts, into: Parts, momentum: float, length: float | None = None) -> None:
+        """``into ← momentum · into + natural gradient`` of `parts`, in place.
 
         This is the innermost operation of training: a large layer's time goes into memory traffic, so operators that
         can do it without temporaries of the gradient's size do.
+
+        Args:
+            parts: as in `natural`; weight and bias come apart, as joining them is a copy.
+            into: shaped as `parts`.
+            momentum: in [0, 1).
+            length: norm that the natural gradient is scaled to (grafting); None leaves its own.
         """
-        into.mul_(momentum).add_(self.graft(x) if graft else self.precondition(x))
+        natural, scale = self.natural(parts), 1.0
+        if length is not None:
+            natural, scale = grafted(natural, length)
+        for kept, each in zip(into, natural, strict=True):
+            kept.mul_(momentum).add_(each, alpha=scale)
 
 
 def take_apart(joint: Tensor, count: int) -> Parts:
@@ -62,12 +71,8 @@ def join(parts: Parts) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat((parts[0], parts[1].unsqueeze(-1)), dim=-1)
 
 
-def norm(x: Tensor) -> Tensor:
-    """Frobenius norm over all of ``x``, ``[]``; as an inner product, which costs a third of `vector_norm` on a CPU."""
-    flat = x.reshape(-1)
-    return torch.dot(flat, flat).sqrt()
-
-
-def positive(x: Tensor) -> Tensor:
-    """`x` ≥ 0 kept away from 0, where it divides."""
-    return x.clamp(min=torch.finfo(x.dtype).tiny)
+def grafted(natural: Parts, length: float) -> tuple[Parts, float]:
+    """What to multiply for a norm of `length`, and with what: done already on a GPU, which is not waited for."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(natural)))
+    scale = length / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+    return (tuple(part * scale for part in natural), 1.0) if scale.is_cuda else (natural, float(scale))

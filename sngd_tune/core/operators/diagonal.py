@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sngd_tune.core.operators.base import RootOperator
+from sngd_tune.core.operators.base import Parts, RootOperator
 
 __all__ = ["DiagonalOperator"]
 
@@ -42,6 +42,11 @@ class DiagonalOperator(RootOperator):
 
     def precondition(self, x: Tensor) -> Tensor:
         return x * self._square
+
+    def natural(self, parts: Parts) -> Parts:
+        if len(parts) == 1:
+            return (self.precondition(parts[0]),)
+        return parts[0] * self._square[..., :-1], parts[1] * self._square[..., -1]
 
     apply_transpose = apply
     solve_transpose = solve

@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sngd_tune.core.operators.base import RootOperator
+from sngd_tune.core.operators.base import Parts, RootOperator, take_apart
 
 __all__ = ["LowRankOperator"]
 
@@ -23,6 +23,7 @@ class LowRankOperator(RootOperator):
         self.basis = basis
         self.scale = scale
         self.rest = rest
+        self._split: tuple[Parts, Parts] | None = None
 
     @classmethod
     def identity(
@@ -47,22 +48,33 @@ class LowRankOperator(RootOperator):
     apply_transpose = apply
     solve_transpose = solve
 
-    def accumulate(self, x: Tensor, into: Tensor, momentum: float, graft: bool) -> None:
+    def accumulate(self, parts: Parts, into: Parts, momentum: float, length: float | None = None) -> None:
         """As in the base class, without temporaries: the norm of the natural gradient comes from ``x U``."""
-        if x.dim() > 2 or x.is_cuda:  # on a GPU numbers would have to be waited for
-            super().accumulate(x, into, momentum, graft)
+        if parts[0].dim() > 2 or parts[0].is_cuda:  # on a GPU numbers would have to be waited for
+            super().accumulate(parts, into, momentum, length)
             return
-        right, _ = self._inverse
-        inner = x @ self.basis
-        scale = self._graft_scale(x, inner) if graft else 1.0
-        into.addmm_(inner, right, beta=momentum, alpha=scale).add_(x, alpha=scale * self._rest**2)
+        basis, right = self._columns(len(parts))
+        inner = parts[0] @ basis[0]
+        for part, row in zip(parts[1:], basis[1:], strict=True):
+            inner.addr_(part, row)
+        scale = 1.0 if length is None else self._graft(length, inner)
+        rest = scale * self._rest**2
+        into[0].addmm_(inner, right[0], beta=momentum, alpha=scale).add_(parts[0], alpha=rest)
+        for kept, part, row in zip(into[1:], parts[1:], right[1:], strict=True):
+            kept.addmv_(inner, row, beta=momentum, alpha=scale).add_(part, alpha=rest)
 
-    def _graft_scale(self, x: Tensor, inner: Tensor) -> float:
-        """‖x‖ / ‖x (G + λI)⁻¹‖ from ``x U = inner``; 0 for ``x = 0``."""
-        flat = x.reshape(-1)
-        squared = float(torch.dot(flat, flat))
-        natural = self._rest**4 * squared + float(torch.dot((inner * self._gain).view(-1), inner.view(-1)))
-        return float((squared / natural) ** 0.5) if natural > 0 else 0.0
+    def _columns(self, count: int) -> tuple[Parts, Parts]:
+        """``U`` and ``diag(s² − c²) Uᵀ``, each as what belongs to the weight and, of two parts, to the bias; views."""
+        if self._split is None or len(self._split[0]) != count:
+            right = self._inverse[0]
+            basis = (self.basis,) if count == 1 else (self.basis[:-1], self.basis[-1])
+            self._split = basis, take_apart(right, count)
+        return self._split
+
+    def _graft(self, length: float, inner: Tensor) -> float:
+        """`length` over ``‖x (G + λI)⁻¹‖``, from ``x U = inner`` and ``‖x‖ = length``; 0 for ``x = 0``."""
+        natural = self._rest**4 * length**2 + float(torch.dot((inner * self._gain).view(-1), inner.view(-1)))
+        return length / natural**0.5 if natural > 0 else 0.0
 
     def _multiply(self, x: Tensor, power: tuple[Tensor, Tensor]) -> Tensor:
         right, rest = power
