@@ -296,6 +296,25 @@ def bench_roots(
     _show_bench("time of a root, and its error", rows, output)
 
 
+@bench.command("convergence")
+def bench_convergence(
+    workloads: Annotated[
+        list[str] | None, typer.Option("--workload", help="Default: one of each kind of layer. Repeatable.")
+    ] = None,
+    data_dir: DataDir = None,
+    steps: Annotated[int, typer.Option("--steps", min=20, help="Of training, for each candidate.")] = 600,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples per step.")] = 128,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Steps and seconds to the loss that the best of plain SGD and AdamW ends at: what the defaults were chosen by."""
+    from sngd_tune.bench.convergence import WORKLOADS, measure
+
+    folder = data_dir or os.environ.get("SNGD_TUNE_DATA")
+    rows = measure(workloads or WORKLOADS, Path(folder) if folder else None, steps, batch_size, threads, announce=say)
+    _show_bench("steps and seconds to the target", rows, output)
+
+
 @bench.command("trials")
 def bench_trials(output: OutputFormat = Format.TABLE) -> None:
     """Wall-clock of a study over the same trials in a bare loop."""

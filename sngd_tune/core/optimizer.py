@@ -55,19 +55,17 @@ class SNGD(torch.optim.Optimizer):
             reconstruction, so this is the same decay in both coordinates.)
         seed: of the random start of low-rank sketches.
         param_groups: groups of the model's parameters with hyperparameters of their own, as torch's optimizers take
-        them:
-            ``[{"params": […], "lr": 0.01}, …]``. They must hold all that trains, and a layer's weight and bias
+            them: ``[{"params": […], "lr": 0.01}, …]``. They must hold all that trains, and a layer's weight and bias
             together.
         process_group: the ranks that train one model together (`core.distributed`). None: the default group where
             `torch.distributed` is initialized. Give a group of one rank to keep a process alone.
         compiled: whether `torch.compile` makes graphs of the model: steps with statistics run eagerly then, and all
-        layers
-            take theirs in the same steps (`core.compiling`). None: whether `model` is compiled already.
+            layers take theirs in the same steps (`core.compiling`). None: whether `model` is compiled already.
         max_skipped: skipped steps in a row, ≥ 1, that are an error (`core.safety`); also batches of statistics.
 
     Raises:
         ReconstructionError: the local Fisher layers will not fit into memory (`sngd_tune.core.memory`), or no layer
-        of the model can get a local Fisher layer.
+            of the model can get a local Fisher layer.
         SettingsError: a hyperparameter out of range, or a pattern that matches nothing.
 
     The first ``settings.warmup_batches`` calls of `step` only collect statistics and leave the parameters alone.

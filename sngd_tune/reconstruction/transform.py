@@ -41,12 +41,11 @@ def reconstruct(
         process_group: the ranks that train one model together (`sngd_tune.core.distributed`). None: the default group
             where `torch.distributed` is initialized. Give a group of one rank to keep a process alone.
         compiled: whether `torch.compile` will make graphs of what comes out: steps with statistics run eagerly then,
-        and
-            all layers take theirs in the same steps (`sngd_tune.core.compiling`).
+            and all layers take theirs in the same steps (`sngd_tune.core.compiling`).
 
     Raises:
         ReconstructionError: the local Fisher layers will not fit into memory, no layer of the model can get one, or
-        it is wrapped (DDP, `torch.compile`).
+            it is wrapped (DDP, `torch.compile`).
         SettingsError: a pattern matches no module, or a layer asks for Levenberg-Marquardt damping.
     """
     if unwrapped(model) is not model:
