@@ -136,8 +136,8 @@ class _Study:
                     outcome = "partial"
             except KeyboardInterrupt:
                 outcome = "interrupted"
-            # Tune cleans up after an Exception only. After Ctrl-C actors and placement groups go with the reference cycle
-            # of its controller; until then they hold the CPUs for which a `resume_study` in this process would wait.
+            # Tune cleans up after an Exception only. After Ctrl-C actors and placement groups go with the reference
+            # cycle of its controller; until then they hold CPUs for which a `resume_study` in this process would wait.
             gc.collect()
         best = self._best()
         self._write_results(best)

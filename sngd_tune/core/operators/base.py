@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-__all__ = ["Parts", "RootOperator", "grafted", "join", "take_apart"]
+__all__ = ["Parts", "RootOperator", "add_grafted", "join", "take_apart"]
 
 #: A gradient or a direction as torch keeps it: ``(weight,)`` or ``(weight, bias)``.
 Parts = tuple[Tensor, ...]
@@ -54,11 +54,8 @@ class RootOperator(ABC):
             momentum: in [0, 1).
             length: norm that the natural gradient is scaled to (grafting); None leaves its own.
         """
-        natural, scale = self.natural(parts), 1.0
-        if length is not None:
-            natural, scale = grafted(natural, length)
-        for kept, each in zip(into, natural, strict=True):
-            kept.mul_(momentum).add_(each, alpha=scale)
+        joint = self.precondition(join(parts))
+        add_grafted((joint,), take_apart(joint, len(parts)), into, momentum, length)
 
 
 def take_apart(joint: Tensor, count: int) -> Parts:
@@ -71,8 +68,23 @@ def join(parts: Parts) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat((parts[0], parts[1].unsqueeze(-1)), dim=-1)
 
 
-def grafted(natural: Parts, length: float) -> tuple[Parts, float]:
-    """What to multiply for a norm of `length`, and with what: done already on a GPU, which is not waited for."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(natural)))
-    scale = length / norm.clamp(min=torch.finfo(norm.dtype).tiny)
-    return (tuple(part * scale for part in natural), 1.0) if scale.is_cuda else (natural, float(scale))
+def add_grafted(whole: Parts, natural: Parts, into: Parts, momentum: float, length: float | None) -> None:
+    """``into ← momentum · into + scale · natural``, in place, with the scale that gives it a norm of `length`.
+
+    Args:
+        whole: the numbers of `natural` in contiguous tensors: without its last column a matrix takes longer.
+        natural: as `into` is shaped.
+        into: changed in place.
+        momentum: in [0, 1).
+        length: None for a scale of 1.
+    """
+    scale = 1.0
+    if length is not None:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(whole)))
+        wanted = length / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        if wanted.is_cuda:  # which is not waited for
+            natural = tuple(part * wanted for part in natural)
+        else:
+            scale = float(wanted)
+    for kept, each in zip(into, natural, strict=True):
+        kept.mul_(momentum).add_(each, alpha=scale)

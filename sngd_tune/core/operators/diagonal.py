@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sngd_tune.core.operators.base import Parts, RootOperator
+from sngd_tune.core.operators.base import Parts, RootOperator, add_grafted
 
 __all__ = ["DiagonalOperator"]
 
@@ -47,6 +47,10 @@ class DiagonalOperator(RootOperator):
         if len(parts) == 1:
             return (self.precondition(parts[0]),)
         return parts[0] * self._square[..., :-1], parts[1] * self._square[..., -1]
+
+    def accumulate(self, parts: Parts, into: Parts, momentum: float, length: float | None = None) -> None:
+        natural = self.natural(parts)  # nothing to join
+        add_grafted(natural, natural, into, momentum, length)
 
     apply_transpose = apply
     solve_transpose = solve
