@@ -23,7 +23,6 @@ from sngd_tune.workloads.workload import Split, Splits, Workload
 
 __all__ = ["Training", "train"]
 
-_EVALUATION_BATCH = 2000
 _PARTS = ("forward_backward", "statistics", "refresh", "update")
 _LOSS_CHECK = 50  # steps between looks at the running loss, each of which waits for the device
 
@@ -210,7 +209,8 @@ class Training:
         self.model.eval()
         loss, correct = 0.0, 0.0
         has_accuracy = False
-        for inputs, targets in zip(data[0].split(_EVALUATION_BATCH), data[1].split(_EVALUATION_BATCH), strict=True):
+        size = self._workload.evaluation_batch
+        for inputs, targets in zip(data[0].split(size), data[1].split(size), strict=True):
             outputs = self.model(inputs)
             loss += float(self._workload.loss(outputs, targets)) * len(inputs)
             right = self._workload.correct(outputs, targets)

@@ -14,6 +14,7 @@ from sngd_tune.records.trial import TrialConfig
 from sngd_tune.training import Training, train
 from sngd_tune.workloads.digits_mlp import DigitsMlp
 from sngd_tune.workloads.workload import Split, Splits, Workload
+from tests.examples.counting import Counting
 from tests.examples.faults import WithoutAccuracy
 from tests.examples.moons import Moons
 
@@ -129,6 +130,23 @@ def test_evaluation_is_that_of_the_trained_model(splits: Splits) -> None:
             outputs, targets = training.model(torch.tensor(split.inputs)), torch.tensor(split.targets)
             assert torch.nn.functional.cross_entropy(outputs, targets).item() == pytest.approx(loss, rel=1e-5)
             assert float((outputs.argmax(1) == targets).float().mean()) == pytest.approx(accuracy)
+
+
+def test_a_text_is_evaluated_by_position() -> None:
+    workload = Counting()
+    splits = workload.load(None)
+    training = Training(trial(epochs=1), workload, splits, device="cpu")
+    metrics = training.epoch()
+    assert len(splits.validation) % workload.evaluation_batch  # the last batch is a smaller one
+    training.model.eval()
+    with torch.no_grad():
+        outputs, targets = (
+            training.model(torch.tensor(splits.validation.inputs)),
+            torch.tensor(splits.validation.targets),
+        )
+    loss = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+    assert loss.item() == pytest.approx(metrics.validation_loss, rel=1e-5)
+    assert (outputs.argmax(-1) == targets).float().mean().item() == pytest.approx(metrics.validation_accuracy)
 
 
 def test_a_task_without_accuracy_has_none(splits: Splits) -> None:

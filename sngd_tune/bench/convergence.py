@@ -30,7 +30,7 @@ from sngd_tune.workloads.workload import Split, Splits, Workload
 __all__ = ["BASELINES", "CANDIDATES", "WORKLOADS", "measure"]
 
 _LOOKS = 20
-_EVALUATED = 2000  # validation examples, at most
+_EVALUATED = 20  # validation batches, at most
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -169,7 +169,7 @@ class _Run:
     def _validation_loss(self) -> float:
         self._model.eval()
         split = self.splits.validation
-        part = slice(0, _EVALUATED)
+        part = slice(0, _EVALUATED * self.batch_size)
         inputs, targets = torch.from_numpy(split.inputs[part]), torch.from_numpy(split.targets[part])
         pairs = zip(inputs.split(self.batch_size), targets.split(self.batch_size), strict=True)
         total = sum(float(self.workload.loss(self._model(x), y)) * len(x) for x, y in pairs)

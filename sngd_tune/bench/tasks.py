@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sngd_tune.settings import FisherSettings
 from sngd_tune.workloads.mnist_mlp import MnistMlp
+from sngd_tune.workloads.networks import LanguageLstm, SmallTransformer, small_cnn
 
 __all__ = ["BLOCK", "TASKS", "LayerShape", "Learner", "Task", "extra_multiply_adds", "floor", "layer_shapes"]
 
@@ -70,56 +71,6 @@ class LayerShape:
     count: int = 1
 
 
-class LanguageLstm(nn.Module):
-    """Two LSTM layers of width 256 between an embedding and a linear head."""
-
-    def __init__(self, vocabulary: int = 1000, width: int = 256):
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width)
-        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
-        self.head = nn.Linear(width, vocabulary)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the next token: ``[batch, steps] → [batch, steps, vocabulary]``."""
-        hidden: Tensor = self.lstm(self.embedding(tokens))[0]
-        logits: Tensor = self.head(hidden)
-        return logits
-
-
-class SmallTransformer(nn.Module):
-    """A causal transformer: 4 layers of width 256, 4 heads, 128 tokens."""
-
-    def __init__(self, vocabulary: int = 96, width: int = 256, layers: int = 4, length: int = 128):
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width)
-        self.position = nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
-            for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary)
-        self.mask: Tensor
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length), persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the next token: ``[batch, length] → [batch, length, vocabulary]``."""
-        hidden = self.embedding(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
-        for block in self.blocks:
-            hidden = block(hidden, src_mask=self.mask, is_causal=True)
-        logits: Tensor = self.head(self.norm(hidden))
-        return logits
-
-
-def _cnn() -> nn.Module:
-    return nn.Sequential(
-        *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(128 * 9, 10)),
-    )
-
-
 def _images(batch: int, *shape: int) -> Batch:
     return torch.rand(batch, *shape), torch.randint(0, 10, (batch,))
 
@@ -134,7 +85,7 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task("mnist_mlp", MnistMlp().model, lambda: _images(128, 784)),
-        Task("cnn", _cnn, lambda: _images(64, 1, 28, 28), share=0.2),
+        Task("cnn", small_cnn, lambda: _images(64, 1, 28, 28), share=0.2),
         Task("lstm", LanguageLstm, lambda: _tokens(20, 35, 1000), share=0.2),
         Task("transformer", SmallTransformer, lambda: _tokens(16, 128, 96), share=0.12),
     )

@@ -1,18 +1,37 @@
-"""Images from a data directory of Parquet files, read by pyarrow.
+"""Images from a data directory of Parquet files.
 
-Layout: ``<data_dir>/<set>/{train,test}.parquet`` with the columns ``image`` (height × width bytes, row-major, 0 to 255)
-and ``label`` (integer).
+Layout: ``<data_dir>/<set>/{train,test}.parquet`` with the columns ``image`` (height × width bytes, row-major, 0 to 255;
+or a JPEG file, `read_jpegs`) and ``label`` (integer, 0 to 9).
 """
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sngd_tune.errors import ConfigurationError, MissingDependencyError
+from sngd_tune.workloads.parquet import read_table
+from sngd_tune.workloads.workload import Split, Splits
 
-__all__ = ["read_images"]
+__all__ = ["image_splits", "read_images", "read_jpegs"]
 
 _COLUMNS = {"image": "bytes", "label": "integers"}
+_CLASSES = 10
+_PIXELS = 784
+_VALIDATION = 10_000  # the last of the training file
+
+
+def image_splits(data_dir: Path | None, name: str) -> Splits:
+    """MNIST or a set of its format: the last 10,000 training images validate. Raises ConfigurationError."""
+    images, labels = read_images(data_dir, name, "train", _PIXELS)
+    if len(images) <= _VALIDATION:
+        found = f"{Path(str(data_dir)) / name / 'train.parquet'}: has {len(images)} images"
+        raise ConfigurationError(f"{found}; it must have more than {_VALIDATION}, of which the last validate")
+    test = Split(*read_images(data_dir, name, "test", _PIXELS))
+    return Splits(
+        Split(images[:-_VALIDATION], labels[:-_VALIDATION]), Split(images[-_VALIDATION:], labels[-_VALIDATION:]), test
+    )
 
 
 def read_images(data_dir: Path | None, name: str, split: str, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,53 +47,54 @@ def read_images(data_dir: Path | None, name: str, split: str, pixels: int) -> tu
         images ``[n, pixels]`` (float32, in [0, 1]) and labels ``[n]`` (int64).
 
     Raises:
-        ConfigurationError: no directory was named, the file or a column is missing, or an image has another size.
+        ConfigurationError: no directory was named, the file or a column is missing, an image has another size, or a
+            label is not from 0 to 9.
     """
-    if data_dir is None:
-        remedy = "name it with --data-dir, SNGD_TUNE_DATA or data_dir in the study file"
-        raise ConfigurationError(f"{name}: needs a data directory; {remedy}")
-    path = Path(data_dir) / name / f"{split}.parquet"
-    table = _read_table(path)
+    path, table = read_table(data_dir, name, split, _COLUMNS)
     images = table["image"].to_pylist()
     sizes = {len(image) for image in images}
     if sizes != {pixels}:
-        found = f"images of {', '.join(map(str, sorted(sizes)[:5]))} bytes" if sizes else "no images"
+        found = f"images of {', '.join(map(str, sorted(sizes)[:5]))} bytes"
         raise ConfigurationError(f"{path}: holds {found}; each must have {pixels}")
     inputs = np.frombuffer(b"".join(images), np.uint8).reshape(-1, pixels).astype(np.float32) / np.float32(255)
-    return inputs, table["label"].to_numpy().astype(np.int64)
+    return inputs, _labels(path, table)
 
 
-def _read_table(path: Path) -> "pyarrow.Table":  # type: ignore[name-defined]  # noqa: F821  imported below
+def read_jpegs(data_dir: Path | None, name: str, split: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """One file of a set of square colour images, each stored as a JPEG file.
+
+    Returns:
+        images ``[n, 3, side, side]`` (uint8: a quarter of the memory) and labels ``[n]`` (int64).
+
+    Raises:
+        ConfigurationError: as `read_images`, or an image is no picture that Pillow can decode.
+        MissingDependencyError: there is no Pillow.
+    """
+    path, table = read_table(data_dir, name, split, _COLUMNS)
+    images = np.empty((table.num_rows, side, side, 3), np.uint8)
+    for row, content in enumerate(table["image"].to_pylist()):
+        images[row] = _decoded(path, row, content, side)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), _labels(path, table)
+
+
+def _decoded(path: Path, row: int, content: bytes, side: int) -> np.ndarray:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from PIL import Image
     except ImportError as error:
-        raise MissingDependencyError("reading Parquet needs pyarrow: pip install 'sngd_tune[tune]'") from error
+        raise MissingDependencyError("decoding JPEG images needs Pillow: pip install 'sngd_tune[tune]'") from error
     try:
-        file = pq.ParquetFile(path)
-        for column in _COLUMNS:
-            if column not in file.schema_arrow.names:
-                known = ", ".join(file.schema_arrow.names)
-                raise ConfigurationError(f"{path}: has no column {column!r}; it has {known}")
-        table = file.read(list(_COLUMNS))
-        for column, wanted in _COLUMNS.items():
-            _check_column(path, table, column, wanted)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: not found; is the data directory right? See README, 'Data'") from error
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigurationError(f"{path}: cannot be read as Parquet ({error})") from error
-    return table
+        pixels = np.asarray(Image.open(io.BytesIO(content), formats=["JPEG"]).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigurationError(f"{path}: image {row} cannot be decoded; it must be a JPEG file ({error})") from error
+    if pixels.shape != (side, side, 3):
+        found = " × ".join(map(str, pixels.shape[:2]))
+        raise ConfigurationError(f"{path}: image {row} has {found} pixels; each must have {side} × {side}")
+    return pixels
 
 
-def _check_column(path: Path, table: "pyarrow.Table", column: str, wanted: str) -> None:  # type: ignore[name-defined]  # noqa: F821
-    import pyarrow.types as kinds
-
-    found = table[column]
-    fits = {
-        "bytes": kinds.is_binary(found.type) or kinds.is_fixed_size_binary(found.type),
-        "integers": kinds.is_integer(found.type),
-    }
-    if not fits[wanted]:
-        raise ConfigurationError(f"{path}: column {column!r} holds {found.type}; it must hold {wanted}")
-    if found.null_count:
-        raise ConfigurationError(f"{path}: column {column!r} has {found.null_count} nulls; it must have none")
+def _labels(path: Path, table: Any) -> np.ndarray:
+    labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+    if labels.min() < 0 or labels.max() >= _CLASSES:
+        found = f"labels from {labels.min()} to {labels.max()}"
+        raise ConfigurationError(f"{path}: has {found}; they must be from 0 to {_CLASSES - 1}")
+    return labels

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sngd_tune.workloads.mnist_mlp import mnist_splits
+from sngd_tune.workloads.images import image_splits
 from sngd_tune.workloads.workload import Split, Splits, Workload
 
 __all__ = ["MnistAutoencoder"]
@@ -22,7 +22,7 @@ class MnistAutoencoder(Workload):
     likelihood = "bernoulli"
 
     def load(self, data_dir: Path | None) -> Splits:
-        splits = mnist_splits(data_dir)
+        splits = image_splits(data_dir, "mnist")
         return Splits(*(Split(split.inputs, split.inputs) for split in (splits.train, splits.validation, splits.test)))
 
     def model(self) -> nn.Module:

@@ -6,30 +6,19 @@ from pathlib import Path
 from torch import nn
 
 from sngd_tune.workloads.classification import ClassificationWorkload
-from sngd_tune.workloads.images import read_images
-from sngd_tune.workloads.workload import Split, Splits
+from sngd_tune.workloads.images import image_splits
+from sngd_tune.workloads.workload import Splits
 
-__all__ = ["MnistMlp", "mnist_splits"]
-
-_VALIDATION = 10_000  # the last of the training file
+__all__ = ["MnistMlp"]
 
 
 class MnistMlp(ClassificationWorkload):
     """ReLU; pixels in [0, 1]; the last 10,000 training images validate, the test file tests."""
 
     def load(self, data_dir: Path | None) -> Splits:
-        return mnist_splits(data_dir)
+        return image_splits(data_dir, "mnist")
 
     def model(self) -> nn.Module:
         sizes = (784, 80, 80, 80)
         hidden = [part for d_in, d_out in pairwise(sizes) for part in (nn.Linear(d_in, d_out), nn.ReLU())]
         return nn.Sequential(*hidden, nn.Linear(80, 10))
-
-
-def mnist_splits(data_dir: Path | None) -> Splits:
-    """MNIST as 50,000 images to train, 10,000 to validate, 10,000 to test. Raises ConfigurationError."""
-    images, labels = read_images(data_dir, "mnist", "train", 784)
-    test = Split(*read_images(data_dir, "mnist", "test", 784))
-    return Splits(
-        Split(images[:-_VALIDATION], labels[:-_VALIDATION]), Split(images[-_VALIDATION:], labels[-_VALIDATION:]), test
-    )

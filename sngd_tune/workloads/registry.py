@@ -15,9 +15,15 @@ __all__ = ["WORKLOADS", "find_workload", "load_data"]
 
 #: Name → ``module:attribute``, imported on use.
 WORKLOADS: dict[str, str] = {
+    "cifar10_resnet": "sngd_tune.workloads.cifar10_resnet:Cifar10Resnet",
+    "cifar10_resnet_narrow": "sngd_tune.workloads.cifar10_resnet:Cifar10ResnetNarrow",
     "digits_mlp": "sngd_tune.workloads.digits_mlp:DigitsMlp",
+    "fashion_cnn": "sngd_tune.workloads.fashion_cnn:FashionCnn",
+    "housing_mlp": "sngd_tune.workloads.housing_mlp:HousingMlp",
     "mnist_autoencoder": "sngd_tune.workloads.mnist_autoencoder:MnistAutoencoder",
     "mnist_mlp": "sngd_tune.workloads.mnist_mlp:MnistMlp",
+    "ptb_lstm": "sngd_tune.workloads.ptb_lstm:PtbLstm",
+    "shakespeare_transformer": "sngd_tune.workloads.shakespeare_transformer:ShakespeareTransformer",
 }
 
 

@@ -49,9 +49,11 @@ class Workload(ABC):
         likelihood: of which `loss` is the negative logarithm (``"softmax"``, ``"bernoulli"`` or ``"gaussian"``, as
             `sngd_tune.observe_outputs` takes them); None where it is of none. Fisher matrices over the model's own
             targets (``fisher: sampled`` and ``exact``) need it.
+        evaluation_batch: examples that are evaluated at once; smaller where the outputs of an example are large.
     """
 
     likelihood: ClassVar[str | None] = None
+    evaluation_batch: ClassVar[int] = 2000
 
     @abstractmethod
     def load(self, data_dir: Path | None) -> Splits:
@@ -73,5 +75,8 @@ class Workload(ABC):
         """The mean loss over the batch, a scalar."""
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
-        """How many of the batch are right, a scalar; None where the task has no accuracy."""
+        """How many of the batch are right, a scalar; None where the task has no accuracy.
+
+        An example of several predictions counts as the share of them that are right, so that the accuracy is theirs.
+        """
         return None

@@ -1,14 +1,16 @@
 """Reading images: what is wrong with a data directory is said, with the file, before anything starts."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.workloads.images import read_images
+from sngd_tune.workloads.images import image_splits, read_images, read_jpegs
 
 
 def write(folder: Path, **columns: pa.Array) -> Path:
@@ -20,6 +22,12 @@ def write(folder: Path, **columns: pa.Array) -> Path:
 
 def images(count: int = 3, size: int = 4) -> pa.Array:
     return pa.array([bytes(range(i, i + size)) for i in range(count)], pa.binary(size))
+
+
+def jpeg(side: int, colour: tuple[int, int, int] = (250, 5, 5)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(content, "JPEG")
+    return content.getvalue()
 
 
 LABELS = pa.array([0, 1, 2], pa.int8())
@@ -96,3 +104,40 @@ def test_a_broken_file(tmp_path: Path, damage: str) -> None:
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match="cannot be read as Parquet"):
         read_images(tmp_path, "mnist", "train", 4)
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_out_of_range(tmp_path: Path, label: int) -> None:
+    write(tmp_path, image=images(), label=pa.array([0, label, 2], pa.int8()))
+    with pytest.raises(ConfigurationError, match=r"mnist/train\.parquet: has labels from .*; they must be from 0 to 9"):
+        read_images(tmp_path, "mnist", "train", 4)
+
+
+def test_too_few_images_to_validate_on(tmp_path: Path) -> None:
+    write(tmp_path, image=pa.array([bytes(784)] * 3), label=LABELS)
+    with pytest.raises(ConfigurationError, match=r"mnist/train\.parquet: has 3 images; it must have more than 10000"):
+        image_splits(tmp_path, "mnist")
+
+
+def test_jpegs_are_decoded_by_channel(tmp_path: Path) -> None:
+    write(tmp_path, image=pa.array([jpeg(8), jpeg(8, (0, 0, 255)), jpeg(8)]), label=LABELS)
+    pixels, labels = read_jpegs(tmp_path, "mnist", "train", 8)
+    assert (pixels.shape, pixels.dtype, labels.tolist()) == ((3, 3, 8, 8), np.uint8, [0, 1, 2])
+    np.testing.assert_allclose(pixels[0, :, 0, 0], [250, 5, 5], atol=4)
+    np.testing.assert_allclose(pixels[1, :, 0, 0], [0, 0, 255], atol=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "image 1 cannot be decoded; it must be a JPEG file"),
+        (b"no picture", "image 1 cannot be decoded; it must be a JPEG file"),
+        (jpeg(8)[:-20], "image 1 cannot be decoded; it must be a JPEG file"),
+        (jpeg(4), "image 1 has 4 × 4 pixels; each must have 8 × 8"),
+    ],
+    ids=["empty", "text", "cut", "small"],
+)
+def test_a_broken_jpeg(tmp_path: Path, content: bytes, message: str) -> None:
+    write(tmp_path, image=pa.array([jpeg(8), content, jpeg(8)]), label=LABELS)
+    with pytest.raises(ConfigurationError, match=rf"mnist/train\.parquet: {message}"):
+        read_jpegs(tmp_path, "mnist", "train", 8)

@@ -11,6 +11,16 @@ from sngd_tune.workloads.registry import WORKLOADS, find_workload
 from sngd_tune.workloads.workload import Split
 from tests.examples import likelihoods
 
+#: Of the inputs; 784 where nothing is said.
+SHAPES = {
+    "cifar10_resnet": (3, 32, 32),
+    "cifar10_resnet_narrow": (3, 32, 32),
+    "digits_mlp": (64,),
+    "fashion_cnn": (1, 28, 28),
+    "housing_mlp": (13,),
+}
+#: Vocabulary and length of the windows.
+TOKENS = {"ptb_lstm": (10_000, 35), "shakespeare_transformer": (65, 64)}
 RIGHT = ["MoonsWithLikelihood", "Smoothed", "MeanSquare"]
 
 
@@ -24,14 +34,21 @@ def test_products_are_with_the_fisher_matrix_of_the_core(name: str) -> None:
     torch.testing.assert_close(PRODUCTS[name](outputs, v), expected)
 
 
+def stand_in(name: str, likelihood: str | None) -> Split:
+    """Data of a workload's shape, so that none has to be there."""
+    rng = np.random.default_rng(0)
+    if name in TOKENS:
+        vocabulary, length = TOKENS[name]
+        return Split(*rng.integers(0, vocabulary, (2, 20, length)))
+    inputs = rng.random((20, *SHAPES.get(name, (784,))), np.float32)
+    targets = {"bernoulli": inputs, "gaussian": inputs[:, :1], "softmax": rng.integers(0, 10, 20)}
+    return Split(inputs, targets[likelihood or ""])
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_registered_workloads_name_the_likelihood_of_their_loss(name: str) -> None:
-    """On data of their shape, so that none has to be there."""
     workload = find_workload(name)
-    rng = np.random.default_rng(0)
-    pixels = rng.random((20, 64 if name == "digits_mlp" else 784), np.float32)
-    labels = rng.integers(0, 10, 20)
-    check_likelihood(workload, Split(pixels, pixels if workload.likelihood == "bernoulli" else labels))
+    check_likelihood(workload, stand_in(name, workload.likelihood))
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -1,0 +1,37 @@
+"""`ptb_lstm`: words of the Penn Treebank (Marcus et al. 1993, as prepared by Mikolov et al. 2010), and two LSTM layers.
+
+Windows are examples of their own: the state is not carried from one to the next, so perplexities are somewhat higher
+than published ones, and each batch is drawn at random, as everywhere here.
+"""
+
+from pathlib import Path
+
+from torch import nn
+
+from sngd_tune.workloads.language import LanguageWorkload, make_vocabulary, read_lines, windows
+from sngd_tune.workloads.networks import LanguageLstm
+from sngd_tune.workloads.workload import Splits
+
+__all__ = ["PtbLstm"]
+
+_VOCABULARY = 10_000  # 9,999 words and the end of a sentence
+_LENGTH = 35
+_WIDTH = 128
+_END = "<eos>"
+
+
+class PtbLstm(LanguageWorkload):
+    """10,000 words, windows of 35; embedding, 2 LSTM layers and head of width 128 (2.8 million parameters)."""
+
+    def load(self, data_dir: Path | None) -> Splits:
+        texts = [_words(*read_lines(data_dir, "ptb", split)) for split in ("train", "valid", "test")]
+        vocabulary = make_vocabulary(*texts[0], _VOCABULARY)
+        return Splits(*(windows(path, words, vocabulary, _LENGTH) for path, words in texts))
+
+    def model(self) -> nn.Module:
+        return LanguageLstm(_VOCABULARY, _WIDTH)
+
+
+def _words(path: Path, lines: list[str]) -> tuple[Path, list[str]]:
+    """The words of all lines, each line closed by the end of a sentence."""
+    return path, [word for line in lines for word in (*line.split(), _END)]

@@ -1,0 +1,30 @@
+"""`shakespeare_transformer`: characters of tiny Shakespeare (Karpathy 2015), and a small causal transformer."""
+
+from pathlib import Path
+
+from torch import nn
+
+from sngd_tune.workloads.language import LanguageWorkload, make_vocabulary, read_lines, windows
+from sngd_tune.workloads.networks import SmallTransformer
+from sngd_tune.workloads.workload import Splits
+
+__all__ = ["ShakespeareTransformer"]
+
+_VOCABULARY = 65  # characters
+_LENGTH = 64
+_WIDTH, _LAYERS = 128, 3
+
+
+class ShakespeareTransformer(LanguageWorkload):
+    """Windows of 64 characters, 3 layers of width 128; the first 90 % of the text train, 5 % validate, 5 % test."""
+
+    def load(self, data_dir: Path | None) -> Splits:
+        path, lines = read_lines(data_dir, "tiny_shakespeare", "all")
+        text = "\n".join(lines) + "\n"
+        ends = len(text) * 90 // 100, len(text) * 95 // 100
+        parts = text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :]
+        vocabulary = make_vocabulary(path, parts[0], _VOCABULARY)
+        return Splits(*(windows(path, part, vocabulary, _LENGTH) for part in parts))
+
+    def model(self) -> nn.Module:
+        return SmallTransformer(_VOCABULARY, _WIDTH, _LAYERS, _LENGTH)
