@@ -42,7 +42,8 @@ class SNGD(torch.optim.Optimizer):
     Args:
         model: its layers of the kinds in `sngd_tune.core.layers` get local Fisher layers; everything else trains with
             the base optimizer (`account` lists which and why).
-        settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`.
+        settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`, of
+            which the damping is worth a search first: autoencoders like 0.01, small classifiers 1.
         base: ``"adamw"`` or ``"sgd"``, acting in the coordinates of the reconstruction. Default: ``"adamw"``; ``"sgd"``
             where `momentum` or `nesterov` are given, which only it has.
         lr: η > 0. With ``"sgd"`` and ``step_bound="graft"`` it means what it means for SGD. Default 1e-3, and 0.1 on
