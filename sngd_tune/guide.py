@@ -8,8 +8,8 @@ goes into each layer. The model stays as it is, and so does the rest of the scri
    ``SNGD(model, lr=…, momentum=…)`` where it said ``torch.optim.SGD(model.parameters(), lr=…, momentum=…)``
 3. nothing else.
 
-On the first, AdamW runs in the coordinates of the reconstruction: the default, as untuned it trains most kinds of models
-better than SGD does there (``sngd-tune bench convergence``). Without ``lr`` it is 1e-3.
+On the first, AdamW runs in the coordinates of the reconstruction: the default, as untuned it trains most kinds of
+models better than SGD does there (``sngd-tune bench convergence``). Without ``lr`` it is 1e-3.
 
 The first three calls of `step` only collect statistics (``warmup_batches``). Weight decay is decoupled, as AdamW's is.
 This page is a doctest: all of it runs, but for the two lines on data-parallel training. It needs torch alone.
