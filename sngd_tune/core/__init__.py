@@ -19,7 +19,11 @@ symbol   shape            meaning
 While ``R`` is held, gradient descent on ``W′`` moves ``W = W′ Rᵀ`` by ``−η ∇_W (G + λI)⁻¹``: natural gradient descent
 on ``W``. Matrices act on rows here (``x R`` for ``x: [..., n, d]``), and all of them take leading batch dimensions.
 
-The parts: `estimates` keep ``G``; `roots` and `nystrom` compute ``R``; `operators` apply it; `local_fisher` puts them
-behind a schedule; `bounds` limits a step; `bases` are the base optimizers; `optimizer` is `SNGD`; `account` says which
-parameters get a local Fisher layer; `dense` holds the slow, obvious references that the tests hold on to.
+The parts, from the data to the step: `layers` (one file a kind) say what a forward pass showed, as `inputs`,
+`patches`, `tokens` or `sequences`; `observers` and `outputs` bring it to a layer's `collector`; `estimates` keep ``G``;
+`roots` and `nystrom` compute ``R``; `operators` apply it; `local_fisher` puts them behind a `schedule` and its `clock`,
+with `damping`. `guard` looks at the gradients, `bases` are the base optimizers, `bounds` limit their steps, and
+`optimizer` is `SNGD` over what is `trained`. `account` says which parameters get a local Fisher layer, `memory` what
+that takes, `diagnostics` how they stand; `distributed` keeps ranks alike. `dense` holds the slow, obvious references
+that the tests hold on to.
 """
