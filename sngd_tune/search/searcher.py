@@ -24,6 +24,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import optuna
@@ -99,7 +100,9 @@ class StudySearcher(_StatelessSearcher):
         self._interrupted = deque(
             sorted((trial for trial in past if not trial.outcome.finished), key=lambda trial: trial.number)
         )
-        self._next_number = max((trial.number + 1 for trial in past), default=0)
+        # Tune may start a later proposal first; one that had not started when the run ended is made again.
+        self._taken = {trial.number for trial in past}
+        self._next_number = self._first_free(0)
         self._proposals_left = config.search.trials - len(past)
         self._replay([trial for trial in past if trial.outcome.finished])
 
@@ -120,7 +123,7 @@ class StudySearcher(_StatelessSearcher):
         start = self.space.start_points()
         trial, parameters = self._ask(number, start[number] if number < len(start) else {})
         self._live[trial_id] = _LiveTrial(trial)
-        self._next_number += 1
+        self._next_number = self._first_free(number + 1)
         self._proposals_left -= 1
         seed = derive_seed(self._config.search.seed, "training")
         return _tune_config(f"{number:04d}", number, parameters, seed, None)
@@ -163,6 +166,10 @@ class StudySearcher(_StatelessSearcher):
                 return dict(optuna.importance.get_param_importances(self._study))
             except (ValueError, RuntimeError, UserWarning):
                 return {}
+
+    def _first_free(self, start: int) -> int:
+        """The first number from `start` on that no trial of an earlier run has."""
+        return next(number for number in count(start) if number not in self._taken)
 
     def _ask(self, number: int, given: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
         """An Optuna trial with its flat parameters; those given are taken, the rest is sampled."""

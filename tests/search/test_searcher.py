@@ -126,6 +126,16 @@ def test_configs_begin_with_the_starting_points_and_end_with_the_budget() -> Non
     assert configs[5]["trial"] == "0005"  # type: ignore[index]
 
 
+def test_a_resumed_study_makes_up_for_proposals_that_never_started() -> None:
+    """Tune starts pending trials in any order: number 1, a starting point, may wait when number 2 is interrupted."""
+    run = [past(0, Outcome.COMPLETED, 0.5, values=(1.5,)), past(2, Outcome.INTERRUPTED, 0.125)]
+    searcher = StudySearcher(study(LR), run)
+    configs = [searcher.suggest(name) for name in "abcdef"]
+    assert [config["number"] for config in configs[:5]] == [2, 1, 3, 4, 5]  # type: ignore[index]
+    assert configs[1]["parameters"] == {"lr": 0.25}  # type: ignore[index]
+    assert configs[5] == Searcher.FINISHED
+
+
 def test_a_resumed_study_repeats_the_interrupted_and_no_finished_trial() -> None:
     finished = [
         past(0, Outcome.COMPLETED, 0.5, values=(1.5,), intermediate={1: 2.0, 4: 1.5}),
