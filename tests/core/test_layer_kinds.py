@@ -248,6 +248,7 @@ def test_restored_models_are_the_original_ones(case):
     assert difference(case.loss(loaded(*args)), case.loss(rebuilt(*args))) < 1e-12
 
 
+@pytest.mark.slow
 @each_case
 @pytest.mark.parametrize(
     "changes",
@@ -303,6 +304,7 @@ def test_evaluation_leaves_the_statistics_alone(case):
     assert all(fisher.snapshot() is not None for fisher in fishers)
 
 
+@pytest.mark.slow
 @each_case
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
 def test_copies_train_like_the_original(case, copied):
