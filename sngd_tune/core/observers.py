@@ -83,11 +83,6 @@ class _Observer:
         self._hooks = _Hooks(found, self._fishers)
         self._handles: list[RemovableHandle] = []
 
-    @property
-    def looks(self) -> bool:
-        """Whether the hooks are there."""
-        return bool(self._handles)
-
     def follow_schedule(self) -> None:
         """Attach or detach the hooks, as the coming step needs them."""
         if any(fisher.observing for fisher in self._fishers):

@@ -280,7 +280,10 @@ class SNGD(torch.optim.Optimizer):
     def _finite_norms(self, moving: Sequence[tuple[Trained, Parts]]) -> list[float] | None:
         """The norm of each gradient, in order; None where the step has to be skipped."""
         gradients = [gradient for _, parts in moving for gradient in parts]
-        names = [each.name for each, parts in moving for _ in parts]
+
+        def names() -> list[str]:
+            return [each.name for each, parts in moving for _ in parts]
+
         return finite_norms(gradients, names, list(self.layers.values()), self._max_skipped, self._ranks)
 
     def _advance(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sngd_tune.errors import NonFiniteError
 
-__all__ = ["MAX_SKIPPED", "all_finite", "first_few", "report"]
+__all__ = ["MAX_SKIPPED", "all_finite", "first_few", "norms", "report"]
 
 #: Steps, or batches of a layer, skipped in a row that are an error, where the user gives no other number.
 MAX_SKIPPED = 10

@@ -130,11 +130,14 @@ def _before_step(optimizer: Optimizer, owned: "list[_Owned]") -> None:
 
 
 def _is_finite(optimizer: Optimizer, owned: "list[_Owned]") -> bool:
-    known = {each.weight: each.fisher.name for each in owned}
     fishers = [each.fisher for each in owned]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = {p: p.grad for p in parameters if p.grad is not None}
-    names = [known.get(p, f"plain {tuple(p.shape)}") for p in gradients]
+
+    def names() -> list[str]:
+        known = {each.weight: each.fisher.name for each in owned}
+        return [known.get(p, f"plain {tuple(p.shape)}") for p in gradients]
+
     limit = min(fisher.collector.max_skipped for fisher in fishers)
     return finite_norms(list(gradients.values()), names, fishers, limit, owned[0].layer.ranks) is not None
 

@@ -12,6 +12,19 @@ from tests.core.behaviour import BASES, FORMS, PLAIN, TORCH_OPTIMIZERS, same
 from tests.core.problems import batches, network, relative_difference, settings, squared_error, steps
 
 
+def steps_by_closure(model, optimizer):
+    """A step on each of ten batches, whose loss and gradients a closure makes."""
+    for x, y in batches(10):
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            loss = squared_error(model(x), y)
+            loss.backward()
+            return loss
+
+        assert optimizer.step(closure).item() > 0
+
+
 class TestGroups:
     def test_one_group_for_all_is_no_groups(self):
         left, right = network(), network()
@@ -223,15 +236,7 @@ class TestGradients:
         left, right = reconstruct(network(), PLAIN), reconstruct(network(), PLAIN)
         by_hand, by_closure = (torch.optim.SGD(m.parameters(), lr=1e-3, momentum=0.9) for m in (left, right))
         steps(left, by_hand, batches(10))
-        for x, y in batches(10):
-
-            def closure(x=x, y=y):
-                by_closure.zero_grad()
-                loss = squared_error(right(x), y)
-                loss.backward()
-                return loss
-
-            assert by_closure.step(closure).item() > 0
+        steps_by_closure(right, by_closure)
         assert same(left, right)
 
     @pytest.mark.parametrize("form", FORMS)
@@ -260,15 +265,7 @@ class TestGradients:
         left, right = network(), network()
         by_hand, by_closure = (SNGD(model, PLAIN, lr=1e-3, **BASES[base]) for model in (left, right))
         steps(left, by_hand, batches(10))
-        for x, y in batches(10):
-
-            def closure(x=x, y=y):
-                by_closure.zero_grad()
-                loss = squared_error(right(x), y)
-                loss.backward()
-                return loss
-
-            assert by_closure.step(closure).item() > 0
+        steps_by_closure(right, by_closure)
         assert same(left, right)
 
     def test_inference_leaves_no_trace(self):
