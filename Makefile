@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), sngd_tune needs Python 3.11 or newer: make PYTHON=…" >&2; exit 1; }
 	@echo "setting up $(VENV): some minutes the first time" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tune,mlflow,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tune,mlflow,peers,dev]'
 	@touch $@
 
 demo: $(READY)  ## tune SNGD on handwritten digits: search, confirmation on fresh seeds, report

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["parameters_text", "print_json", "print_renderable", "print_table", "say"]
+__all__ = ["holder_text", "parameters_text", "print_json", "print_renderable", "print_table", "say"]
 
 #: Columns for tables where there is no terminal to ask: a pipe should not cut what it is given.
 _PIPE_WIDTH = 200
@@ -52,6 +52,18 @@ def print_renderable(renderable: Any) -> None:
 def parameters_text(parameters: Mapping[str, Any]) -> str:
     """``base=sgd lr=0.1 …`` on one line."""
     return " ".join(f"{name}={_cell(value)}" for name, value in parameters.items())
+
+
+def holder_text(named: Mapping[str, Any] | None) -> str:
+    """Who runs a study; a process that died could not take its name away."""
+    import socket
+
+    import psutil
+
+    if named is None:
+        return "not running"
+    gone = named["host"] == socket.gethostname() and not psutil.pid_exists(named["pid"])
+    return f"{'abandoned' if gone else 'run'} by process {named['pid']} on {named['host']}"
 
 
 def _cell(value: Any) -> str:

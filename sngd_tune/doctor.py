@@ -117,11 +117,10 @@ def _data(data_dir: Path | None) -> Check:
         return Check("data", "warn", "no data directory named", remedy)
     if not data_dir.is_dir():
         return Check("data", "fail", f"{data_dir}: not a directory", remedy)
-    sets = sorted(path.parent.name for path in data_dir.glob("*/train.parquet"))
+    sets = sorted({path.parent.name for name in ("train", "all") for path in data_dir.glob(f"*/{name}.parquet")})
     status: Literal["ok", "warn"] = "ok" if sets else "warn"
-    return Check(
-        "data", status, f"{data_dir}: {', '.join(sets) or 'no data set (no */train.parquet)'}", "" if sets else remedy
-    )
+    found = ", ".join(sets) or "no data set (no */train.parquet, no */all.parquet)"
+    return Check("data", status, f"{data_dir}: {found}", "" if sets else remedy)
 
 
 def _runs(runs: Path) -> Check:

@@ -16,7 +16,9 @@ def past_trials(ledger: Ledger) -> list[PastTrial]:
     objectives = ledger.config.objectives
     intermediate: dict[str, dict[int, float]] = {}
     for trial, _, metrics in ledger.epoch_metrics():
-        intermediate.setdefault(trial, {})[metrics.epoch] = getattr(metrics, objectives[0])
+        value = getattr(metrics, objectives[0])
+        if value is not None:  # an accuracy, of an epoch that diverged
+            intermediate.setdefault(trial, {})[metrics.epoch] = value
     return [
         PastTrial(
             trial=record.trial,

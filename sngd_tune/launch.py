@@ -7,34 +7,32 @@ the figures are written. Whatever stops it in between, the ledger has every fini
 
 import gc
 import shutil
-import signal
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sngd_tune.cluster import check_resources, ray_session, trial_slots
+from sngd_tune.cluster import check_resources, ray_session
 from sngd_tune.confirmation import confirmations
 from sngd_tune.errors import ConfigurationError, LedgerError
-from sngd_tune.gate import make_gate
 from sngd_tune.history import busy_seconds, past_trials
 from sngd_tune.recipe import write_recipe
 from sngd_tune.records.events import StudyListener
-from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.ranking import rank
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.figures import write_figures
+from sngd_tune.report.study_page import write_study_page
+from sngd_tune.runner import TrialRunner, interrupt_on_terminate
 from sngd_tune.tracking.directory import hold
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.manifest import Manifest
 from sngd_tune.workloads.registry import load_data
 from sngd_tune.workloads.workload import Splits
 
-__all__ = ["StudyResult", "resume_study", "run_study", "trial_config"]
+__all__ = ["StudyResult", "StudyRun", "load_splits", "resume_study", "run_study", "trial_config", "unused_removed"]
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,13 @@ def run_study(
         StudyHeldError: another live process holds the directory.
         LedgerError: the ledger cannot be written any more; finished trials are intact.
     """
-    splits = load_data(config.workload, config.data_dir, config.objectives, config.fishers)
-    with _unused_removed(directory), hold(directory):
+    splits = load_splits(config)
+    with unused_removed(directory), hold(directory):
         Manifest.check_absent(directory)
         with ray_session(address):
             check_resources(config.search.resources)
             ledger = Ledger.create(directory, config)
-            return _Study(ledger, splits, listeners).conduct()
+            return StudyRun(ledger, TrialRunner(config, splits), listeners).conduct()
 
 
 def resume_study(
@@ -89,20 +87,42 @@ def resume_study(
     """
     ledger = Ledger.open(directory)
     config = ledger.config
-    splits = load_data(config.workload, config.data_dir, config.objectives, config.fishers)
+    splits = load_splits(config)
     with hold(directory), ray_session(address):
         check_resources(config.search.resources)
-        return _Study(ledger, splits, listeners).conduct()
+        return StudyRun(ledger, TrialRunner(config, splits), listeners).conduct()
+
+
+def load_splits(config: StudyConfig, metrics: Iterable[str] = (), fishers: Iterable[str] = ()) -> Splits:
+    """The data of a study, checked against what it needs of the workload.
+
+    Args:
+        config: the study.
+        metrics: others that will be looked at.
+        fishers: kinds of Fisher matrix that other studies of the workload may take.
+
+    Raises:
+        ConfigurationError: as `load_data`.
+    """
+    splits = load_data(config.workload, config.data_dir, {*config.objectives, *metrics}, {*config.fishers, *fishers})
+    return splits.with_validation(config.validation_examples)
 
 
 def trial_config(record: TrialRecord, config: StudyConfig) -> TrialConfig:
     """The configuration that a recorded trial ran with."""
-    return TrialConfig.from_flat(record.parameters, workload=config.workload, epochs=config.epochs, seed=record.seed)
+    return TrialConfig.from_flat(
+        record.parameters,
+        workload=config.workload,
+        epochs=config.epochs,
+        seed=record.seed,
+        seconds=config.seconds,
+        epoch_examples=config.epoch_examples,
+    )
 
 
 @contextmanager
-def _unused_removed(directory: Path) -> Iterator[None]:
-    """Where the study could not begin, take away the run directory that was made for it."""
+def unused_removed(directory: Path) -> Iterator[None]:
+    """Where a study or comparison could not begin, take away the run directory that was made for it."""
     existed = directory.exists()
     try:
         yield
@@ -112,26 +132,39 @@ def _unused_removed(directory: Path) -> Iterator[None]:
         raise
 
 
-class _Study:
-    """A study under way. Ray is up, the run directory is held."""
+class StudyRun:
+    """A study under way. Ray is up, the run directory is held.
 
-    def __init__(self, ledger: Ledger, splits: Splits, listeners: Sequence[StudyListener]):
+    Args:
+        ledger: of the study.
+        runner: of its workload.
+        listeners: told about trials and epochs on this thread.
+
+    Attributes:
+        recorder: the Tune callback that writes the ledger and tells the listeners.
+    """
+
+    def __init__(self, ledger: Ledger, runner: TrialRunner, listeners: Sequence[StudyListener] = ()):
         from sngd_tune.tracking.callback import LedgerCallback
 
         self._ledger = ledger
         self._config = ledger.config
+        self._runner = runner
         self._mirror = _mirror(ledger)
         watching = [*listeners, *([self._mirror] if self._mirror is not None else [])]
-        self._callback = LedgerCallback(ledger, watching)
-        self._gate = make_gate()
-        self._trainable = _trainable(self._config, splits, self._gate)
+        self.recorder = LedgerCallback(ledger, watching)
+
+    def settle(self) -> None:
+        """Wait for the mirror, so that its work takes no time from trainings that are timed."""
+        if self._mirror is not None:
+            self._mirror.settle()
 
     def conduct(self) -> StudyResult:
         """Search, confirm, write down."""
         outcome: Literal["completed", "partial", "interrupted"] = "completed"
-        with _interrupt_on_terminate():
+        with interrupt_on_terminate():
             try:
-                self._search()
+                self.search()
                 if not self._confirm():
                     outcome = "partial"
             except KeyboardInterrupt:
@@ -139,15 +172,21 @@ class _Study:
             # Tune cleans up after an Exception only. After Ctrl-C actors and placement groups go with the reference
             # cycle of its controller; until then they hold CPUs for which a `resume_study` in this process would wait.
             gc.collect()
-        best = self._best()
+        return self.finish(outcome)
+
+    def finish(self, outcome: Literal["completed", "partial", "interrupted"]) -> StudyResult:
+        """Write down what has been found, and bring the mirror up to it."""
+        best = self.best
         self._write_results(best)
         if outcome == "completed":
-            shutil.rmtree(self._ledger.directory / "tune", ignore_errors=True)  # checkpoints have served
-        missed = self._finish_mirror()
+            shutil.rmtree(self._tune, ignore_errors=True)  # checkpoints have served
+        missed = self._mirror.close() if self._mirror is not None else 0
         return StudyResult(self._ledger.directory, outcome, best, missed)
 
     def _write_results(self, best: TrialRecord | None) -> None:
-        """The recipe and the figures; both can be made again from the ledger."""
+        """The recipe, the figures and the page; all can be made again from the ledger."""
+        from sngd_tune.search.importance import importances
+
         directory = self._ledger.directory
         try:
             if best is not None:
@@ -156,11 +195,13 @@ class _Study:
                 origin = f"Best of study {self._config.name}: trial {best.trial}, {reached}"
                 write_recipe(directory / "best.yaml", trial_config(best, self._config), origin)
             write_figures(directory)
+            write_study_page(self._ledger, importances(self._config, past_trials(self._ledger)))
         except OSError as error:
             reason = f"{directory}: results cannot be written ({error.strerror or error}); every trial is in the ledger"
             raise LedgerError(f"{reason}: free space, then `sngd-tune resume`") from error
 
-    def _search(self) -> None:
+    def search(self) -> None:
+        """Run the search trials that are still to run."""
         from sngd_tune.search.scheduler import make_scheduler
         from sngd_tune.search.searcher import StudySearcher
 
@@ -171,7 +212,8 @@ class _Study:
             return
         searcher = StudySearcher(self._config, past)
         try:
-            self._fit("search", open_trials, searcher, make_scheduler(self._config), seconds)
+            scheduler = make_scheduler(self._config)
+            self._runner.run("search", open_trials, searcher, scheduler, self.recorder, self._tune, seconds)
         finally:
             searcher.close()
 
@@ -180,60 +222,31 @@ class _Study:
         from ray.tune.schedulers import FIFOScheduler
 
         from sngd_tune.search.searcher import ListSearcher
+        from sngd_tune.search.space import SearchSpace
 
-        best = self._best()
+        best = self.best
         if best is None:
             return False
-        wanted = confirmations(self._config, best, self._ledger.trials())
+        candidates = {"best": best.parameters}
+        if self._config.confirm.baseline:
+            candidates["default"] = SearchSpace(self._config).defaults()
+        wanted = confirmations(self._config, candidates, self._config.confirm.seeds, self._ledger.trials())
         if wanted:
-            self._fit("confirm", len(wanted), ListSearcher(wanted), FIFOScheduler(), None)
+            self._runner.run("confirm", len(wanted), ListSearcher(wanted), FIFOScheduler(), self.recorder, self._tune)
         return not any(record.outcome.failed for record in self._ledger.trials() if record.phase == "confirm")
 
-    def _fit(self, phase: str, trials: int, searcher: Any, scheduler: Any, seconds: float | None) -> None:
-        from ray import tune
-
-        search = self._config.search
-        slots = trial_slots(search.resources)
-        self._gate.expect.remote(phase, min(slots, trials))
-        tuner = tune.Tuner(
-            self._trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=-1,
-                time_budget_s=seconds,
-                reuse_actors=True,
-                # One proposal ahead, so that an actor that comes free has its next trial at once.
-                max_concurrent_trials=slots + 1,
-            ),
-            run_config=tune.RunConfig(
-                # A name of its own: a resumed study never meets what Tune left there before.
-                name=f"{phase}-{time.time_ns()}",
-                storage_path=str(self._ledger.directory / "tune"),
-                callbacks=[self._callback],
-                failure_config=tune.FailureConfig(max_failures=search.max_retries),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=False),
-                verbose=0,
-            ),
-        )
-        outcome = Outcome.INTERRUPTED
-        try:
-            tuner.fit()
-            outcome = Outcome.STOPPED_EARLY
-        finally:
-            if self._callback.failure is not None:
-                raise self._callback.failure  # Ray hides what a callback raised behind an error of its own
-            self._callback.close(outcome)
-
-    def _best(self) -> TrialRecord | None:
+    @property
+    def best(self) -> TrialRecord | None:
+        """The winner of the search so far."""
         return next(iter(rank(self._ledger.trials(), self._config.objectives[0])), None)
 
     def _remaining_seconds(self) -> float | None:
         limit = self._config.search.seconds
         return None if limit is None else limit - busy_seconds(self._ledger.trials())
 
-    def _finish_mirror(self) -> int:
-        return self._mirror.close() if self._mirror is not None else 0
+    @property
+    def _tune(self) -> Path:
+        return self._ledger.directory / "tune"
 
 
 def _mirror(ledger: Ledger) -> Any:
@@ -241,42 +254,3 @@ def _mirror(ledger: Ledger) -> Any:
 
     mlflow = ledger.config.mlflow
     return LiveMirror(ledger, mlflow.tracking_uri) if mlflow.enabled else None
-
-
-def _trainable(config: StudyConfig, splits: Splits, gate: Any) -> Any:
-    """The trainable with data and plan: put into the object store once, one copy per node."""
-    from ray import tune
-
-    from sngd_tune.search.scheduler import decision_epochs
-    from sngd_tune.trainables import TrialPlan, TrialTrainable
-
-    resources = config.search.resources
-    plan = TrialPlan(
-        workload=config.workload,
-        import_path=str(Path.cwd()),
-        epochs=config.epochs,
-        checkpoint_seconds=config.search.checkpoint_seconds,
-        threads=max(1, int(resources.cpus)),
-        decisions=decision_epochs(config),
-        gate=gate,
-    )
-    prepared = tune.with_parameters(TrialTrainable, plan=plan, splits=splits)
-    return tune.with_resources(prepared, {"cpu": resources.cpus, "gpu": resources.gpus})
-
-
-@contextmanager
-def _interrupt_on_terminate() -> Iterator[None]:
-    """SIGTERM, which schedulers of clusters send first, counts as Ctrl-C."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: whoever runs us there keeps its own signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -22,7 +22,7 @@ _STOP_SECONDS = 10.0
 
 
 def ui_store(directory: Path | None, runs: Path, tracking_uri: str | None) -> str:
-    """The MLflow store to show: of a study, of a folder of studies, or of the runs directory.
+    """The MLflow store to show: of a study or comparison, of a folder of them, or of the runs directory.
 
     Args:
         directory: a run directory, a folder of run directories, or None.
@@ -33,13 +33,17 @@ def ui_store(directory: Path | None, runs: Path, tracking_uri: str | None) -> st
         ConfigurationError: no store is there yet.
     """
     from sngd_tune.tracking.client import default_tracking_uri
+    from sngd_tune.tracking.comparison import ComparisonManifest
+    from sngd_tune.tracking.group import store_uri
     from sngd_tune.tracking.ledger import Ledger
 
     if tracking_uri is not None:
         return tracking_uri
     folder = directory or runs
     if (folder / "study.json").exists():
-        uri = Ledger.open(folder).config.mlflow.tracking_uri or default_tracking_uri(folder)
+        uri = store_uri(folder.absolute(), Ledger.open(folder).config.mlflow)
+    elif ComparisonManifest.present(folder):
+        uri = store_uri(folder.absolute(), ComparisonManifest.read(folder).config.mlflow)
     else:
         uri = default_tracking_uri(folder / "study")
     path = Path(uri.removeprefix("sqlite:///"))

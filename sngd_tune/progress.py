@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -21,21 +21,44 @@ __all__ = ["LiveProgress", "PlainProgress", "Tally", "make_progress"]
 
 @dataclass
 class Tally:
-    """What both displays show of a study.
+    """What both displays show of a study, or of the studies of a comparison.
 
     Attributes:
-        config: the study.
-        trials: latest record of each trial, those of earlier runs included.
+        name: of the study or comparison.
+        objectives: of each study, by its name.
+        expected: trials that there will be.
+        trials: latest record of each trial by study and trial, those of earlier runs included.
         clock: seconds that only go forward.
     """
 
-    config: StudyConfig
-    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    name: str
+    objectives: Mapping[str, Sequence[str]]
+    expected: int
+    trials: dict[tuple[str, str], TrialRecord] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._begun: float | None = None
         self._inherited = self.finished  # by earlier runs: they took none of this run's time
+        self._study = next(iter(self.objectives))  # the one under way
+
+    @classmethod
+    def of_study(cls, config: StudyConfig, past: Iterable[TrialRecord] = ()) -> "Tally":
+        """The trials of a search and of the confirmation that follows it."""
+        confirm = config.confirm
+        expected = config.search.trials + confirm.seeds * (2 if confirm.baseline else 1)
+        return cls(config.name, {config.name: config.objectives}, expected, _by_name(past))
+
+    @classmethod
+    def of_comparison(cls, name: str, studies: Sequence[StudyConfig], seeds: int, past: Iterable[TrialRecord]) -> Self:
+        """The trials of all searches, and of each winner on so many seeds."""
+        expected = sum(study.search.trials + seeds for study in studies)
+        return cls(name, {study.name: study.objectives for study in studies}, expected, _by_name(past))
+
+    def note(self, record: TrialRecord) -> None:
+        """Keep the newest state of a trial."""
+        self._study = record.study
+        self.trials[record.study, record.trial] = record
 
     def begin(self) -> None:
         """The first trial has started; what came before, such as Ray's own start, is no trial's time."""
@@ -49,9 +72,8 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Trials of the search and of the confirmation that follows it."""
-        confirm = self.config.confirm
-        return self.config.search.trials + confirm.seeds * (2 if confirm.baseline else 1)
+        """Trials in all, as far as is known."""
+        return max(self.expected, len(self.trials))
 
     @property
     def finished(self) -> int:
@@ -60,8 +82,14 @@ class Tally:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best completed trial of the search so far."""
-        return next(iter(rank(self.trials.values(), self.config.objectives[0])), None)
+        """The best completed trial of the study under way."""
+        records = [record for record in self.trials.values() if record.study == self._study]
+        return next(iter(rank(records, self.objectives[self._study][0])), None)
+
+    @property
+    def heading(self) -> str:
+        """The study under way, where there are several."""
+        return f"{self._study}: " if len(self.objectives) > 1 else ""
 
     def seconds_left(self) -> float | None:
         """Estimate from the trials of this run (s); None before the first one ended."""
@@ -77,7 +105,7 @@ class Tally:
 
     def best_text(self) -> str:
         """``best validation_loss 0.1234 (trial 0007)``, or that there is none yet."""
-        best, objective = self.best, self.config.objectives[0]
+        best, objective = self.best, self.objectives[self._study][0]
         if best is None:
             return "no trial completed yet"
         return f"best {objective} {best.objectives[objective]:.4g} (trial {best.trial})"
@@ -114,17 +142,18 @@ class PlainProgress(StudyListener):
     def trial_started(self, record: TrialRecord) -> None:
         """Count it."""
         self._tally.begin()
-        self._tally.trials[record.trial] = record
+        self._tally.note(record)
 
     def epoch_finished(self, record: TrialRecord, metrics: EpochMetrics) -> None:
         """Remember the trial's state."""
-        self._tally.trials[record.trial] = record
+        self._tally.note(record)
 
     def trial_finished(self, record: TrialRecord) -> None:
         """Count it and write its line."""
         tally = self._tally
-        tally.trials[record.trial] = record
-        parts = [f"{tally.finished}/{tally.total}", finished_text(record, tally.config.objectives), tally.best_text()]
+        tally.note(record)
+        text = f"{tally.heading}{finished_text(record, tally.objectives[record.study])}"
+        parts = [f"{tally.finished}/{tally.total}", text, tally.best_text()]
         self._write("  ".join([*parts, tally.left_text()]).rstrip())
 
 
@@ -162,26 +191,22 @@ class LiveProgress(PlainProgress):
         tally = self._tally
         head = Table.grid(padding=(0, 1))
         count = Text(f"{tally.finished} of {tally.total}")
-        head.add_row(
-            Text(tally.config.name), ProgressBar(tally.total, tally.finished, width=40), count, tally.left_text()
-        )
+        head.add_row(Text(tally.name), ProgressBar(tally.total, tally.finished, width=40), count, tally.left_text())
         state = tally.outcomes() if tally.begun else "starting Ray and its workers: some seconds"
-        return Group(head, Text(state), Text(tally.best_text()))
+        return Group(head, Text(state), Text(f"{tally.heading}{tally.best_text()}"))
 
 
-def make_progress(config: StudyConfig, past: Iterable[TrialRecord] = ()) -> PlainProgress:
-    """The display that fits standard error: live on a terminal, else plain lines.
-
-    Args:
-        config: the study.
-        past: trials of earlier runs, for a resumed study.
-    """
-    tally = Tally(config, {record.trial: record for record in past})
+def make_progress(tally: Tally) -> PlainProgress:
+    """The display that fits standard error: live on a terminal, else plain lines."""
     if sys.stderr.isatty():
         from rich.console import Console
 
         return LiveProgress(tally, Console(stderr=True))
     return PlainProgress(tally, write=lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _by_name(records: Iterable[TrialRecord]) -> dict[tuple[str, str], TrialRecord]:
+    return {(record.study, record.trial): record for record in records}
 
 
 def finished_text(record: TrialRecord, objectives: Iterable[str]) -> str:

@@ -31,9 +31,9 @@ from sngd_tune.gate import pass_gate
 from sngd_tune.records.metrics import OBJECTIVES, EpochMetrics
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial import TrialConfig
-from sngd_tune.training import Training
+from sngd_tune.training import Training, rehearse
 from sngd_tune.workloads.registry import find_workload
-from sngd_tune.workloads.workload import Splits
+from sngd_tune.workloads.workload import Splits, Workload
 
 __all__ = ["TrialPlan", "TrialTrainable"]
 
@@ -50,19 +50,25 @@ class TrialPlan:
     Attributes:
         workload: registered name or ``module:attribute``.
         import_path: folder from which the user's module is imported.
-        epochs: passes over the training set.
+        epochs: of a training, at most.
+        seconds: of a training, at most.
+        epoch_examples: training examples of an epoch; None: all of them.
         checkpoint_seconds: least time between two checkpoints of a trial.
         threads: CPU threads of torch per trial, ≥ 1.
-        decisions: epochs after which the scheduler may stop a trial.
+        decisions: epochs, or seconds of training where the early stopper counts those, at which it may stop a trial.
+        decided_by: ``"epoch"`` or ``"training_seconds"``.
         gate: where a new process waits for the others (`sngd_tune.gate`).
     """
 
     workload: str
     import_path: str
     epochs: int
+    seconds: float | None
+    epoch_examples: int | None
     checkpoint_seconds: float
     threads: int
-    decisions: frozenset[int]
+    decisions: tuple[float, ...]
+    decided_by: str
     gate: Any
 
 
@@ -87,6 +93,8 @@ class TrialTrainable(tune.Trainable):
         """The next epochs, or the end of a trial that failed; epochs before a failure are reported with it."""
         if self._new:
             self._new = False
+            if self._plan.seconds is not None:
+                rehearse(self._trial(self.config), self._workload, self._splits)
             pass_gate(self._plan.gate, self.config["phase"])
         epochs: list[EpochMetrics] = []
         try:
@@ -118,34 +126,49 @@ class TrialTrainable(tune.Trainable):
         self.config = config
         self._training = None  # made in the first step, whose errors are outcomes
         self._epoch = 0
+        self._decisions_passed = 0
         self._saved = time.monotonic()
 
     def _make(self, config: Mapping[str, Any], resume: bool = True) -> Training:
-        plan = self._plan
-        trial = TrialConfig.from_flat(
-            config["parameters"],
-            workload=plan.workload,
-            epochs=plan.epochs,
-            seed=config["seed"],
-            test=config["phase"] == "confirm",
-        )
-        training = Training(trial, find_workload(plan.workload, plan.import_path), self._splits)
+        training = Training(self._trial(config), self._workload, self._splits)
         if resume and config["resume_from"] is not None:
             path = Path(config["resume_from"]) / _CHECKPOINT
             training.load_state_dict(torch.load(path, weights_only=True))
         return training
 
+    def _trial(self, config: Mapping[str, Any]) -> TrialConfig:
+        plan = self._plan
+        return TrialConfig.from_flat(
+            config["parameters"],
+            workload=plan.workload,
+            epochs=plan.epochs,
+            seed=config["seed"],
+            seconds=plan.seconds,
+            epoch_examples=plan.epoch_examples,
+            test=config["phase"] == "confirm",
+        )
+
+    @property
+    def _workload(self) -> Workload:
+        return find_workload(self._plan.workload, self._plan.import_path)
+
     def _train(self, training: Training, epochs: list[EpochMetrics]) -> Outcome:
         """Train until a result is due, adding to `epochs`."""
         start = time.monotonic()
+        passed = self._decisions_passed
         while True:
             epochs.append(training.epoch())
+            self._decisions_passed = self._passed(epochs[-1])
             if not epochs[-1].finite:
                 return Outcome.DIVERGED
             if training.finished:
                 return Outcome.COMPLETED
-            if training.epochs in self._plan.decisions or time.monotonic() - start >= REPORT_SECONDS:
+            if self._decisions_passed > passed or time.monotonic() - start >= REPORT_SECONDS:
                 return Outcome.RUNNING
+
+    def _passed(self, metrics: EpochMetrics) -> int:
+        """How many points of decision lie behind."""
+        return sum(getattr(metrics, self._plan.decided_by) >= decision for decision in self._plan.decisions)
 
     def _result(self, epochs: list[EpochMetrics], outcome: Outcome, error: str | None = None) -> dict[str, Any]:
         """A result; the objectives of a trial that failed are NaN, which never ranks."""

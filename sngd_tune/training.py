@@ -1,5 +1,7 @@
 """`Training`: one run of one configuration, epoch by epoch. It knows no Ray and no MLflow."""
 
+import contextlib
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from sngd_tune.batches import Batches
 from sngd_tune.core.optimizer import SNGD
 from sngd_tune.core.snapshots import Snapshot
 from sngd_tune.core.stopwatch import Stopwatch
+from sngd_tune.lr_schedule import LrSchedule
 from sngd_tune.memory import PeakMemory
 from sngd_tune.methods import build, local_fishers, output_observer
 from sngd_tune.records.metrics import EpochMetrics, LayerDiagnostics
@@ -21,7 +24,7 @@ from sngd_tune.records.trial import TrialConfig
 from sngd_tune.workloads.likelihood import required_likelihood
 from sngd_tune.workloads.workload import Split, Splits, Workload
 
-__all__ = ["Training", "train"]
+__all__ = ["Training", "rehearse", "train"]
 
 _PARTS = ("forward_backward", "statistics", "refresh", "update")
 _LOSS_CHECK = 50  # steps between looks at the running loss, each of which waits for the device
@@ -42,6 +45,17 @@ def train(trial: TrialConfig, workload: Workload, splits: Splits) -> Iterator[Ep
             return
 
 
+def rehearse(trial: TrialConfig, workload: Workload, splits: Splits) -> None:
+    """Take two steps that count for nothing.
+
+    The first ones in a process are dearer than any later: code is loaded, memory is mapped (3 to 16 ms more on
+    `digits_mlp` on a CPU; a GPU loads its libraries then). A training that has only seconds should not pay for that.
+    """
+    short = dataclasses.replace(trial, seconds=None, epochs=1, epoch_examples=2 * trial.batch_size)
+    with contextlib.suppress(Exception):  # the training itself will say what is wrong
+        Training(short, workload, splits).epoch()
+
+
 class Training:
     """Model, optimizer and progress of one trial.
 
@@ -60,18 +74,18 @@ class Training:
     ):
         self.trial = trial
         self._workload = workload
-        likelihood = required_likelihood(workload) if trial.fisher and trial.fisher.needs_outputs else None
+        likelihood = required_likelihood(workload) if trial.needs_likelihood else None
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._train, self._validation, self._test = (
             _tensors(split, self._device) for split in (splits.train, splits.validation, splits.test)
         )
         torch.manual_seed(trial.seed)
-        self._order = torch.Generator().manual_seed(trial.seed)
+        self._batches = Batches(len(self._train[0]), trial.batch_size, trial.seed, self._device)
         self.model, self.optimizer = build(workload.model().to(self._device), trial)
         self._show: Callable[[Tensor], None] | None = (
             output_observer(self.model, self.optimizer, likelihood) if likelihood is not None else None
         )
-        self._schedule = _schedule(self.optimizer, trial, self._steps_per_epoch)
+        self._schedule = LrSchedule(self.optimizer, trial.optimizer.lr_schedule)
         self._watch = Stopwatch(self._device)
         self._memory = PeakMemory(self._device)
         self._fishers = local_fishers(self.model, self.optimizer)
@@ -84,13 +98,14 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """True after the last epoch."""
-        return self.epochs >= self.trial.epochs
+        """True after the last epoch, or when the time is over."""
+        return self.epochs >= self.trial.epochs or self._time_is_over
 
     def epoch(self) -> EpochMetrics:
         """Train one epoch and evaluate it.
 
-        A loss that is NaN or infinite ends the epoch early; ``metrics.finite`` is False then.
+        The end of the time ends the epoch early, and so does a loss that is NaN or infinite: then ``metrics.finite``
+        is False.
 
         Raises:
             FisherError: the local Fisher layers met NaN, or have no root.
@@ -100,8 +115,9 @@ class Training:
         refreshes = sum(fisher.refreshes for fisher in self._fishers.values())
         loss, examples, norms = self._train_epoch()
         self.epochs += 1
+        self._seconds = self._now
         seconds = {part: self._watch.seconds.get(part, 0.0) for part in _PARTS}
-        self._seconds += sum(seconds.values())
+        self._watch.seconds.clear()
         finite = math.isfinite(loss)
         validation_loss, validation_accuracy = self._evaluate(self._validation) if finite else (math.nan, None)
         tested = self._evaluate(self._test) if finite and self.trial.test and self.finished else (None, None)
@@ -129,8 +145,7 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self._schedule.state_dict() if self._schedule else {},
-            "order": self._order.get_state(),
+            "batches": self._batches.state_dict(),
             "random": self._random_states(),
             "epochs": self.epochs,
             "steps": self._steps,
@@ -141,9 +156,7 @@ class Training:
         """Go on from a `state_dict`; the parameters' trajectory is that of the uninterrupted run, bit for bit."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self._schedule:
-            self._schedule.load_state_dict(state["schedule"])
-        self._order.set_state(state["order"].cpu())
+        self._batches.load_state_dict(state["batches"])
         torch.set_rng_state(state["random"][0].cpu())
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"][-1].cpu(), self._device)
@@ -155,24 +168,42 @@ class Training:
         return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
 
     @property
+    def _now(self) -> float:
+        """Seconds of training so far."""
+        return self._seconds + sum(self._watch.seconds.values())
+
+    @property
+    def _time_is_over(self) -> bool:
+        return self.trial.seconds is not None and self._now >= self.trial.seconds
+
+    @property
     def _steps_per_epoch(self) -> int:
-        return -(-len(self._train[0]) // self.trial.batch_size)
+        examples = self.trial.epoch_examples
+        return self._batches.per_pass if examples is None else -(-examples // self.trial.batch_size)
+
+    @property
+    def _done(self) -> float:
+        """The share of the training that is over, by steps or by seconds, whichever is further."""
+        by_steps = self._steps / (self.trial.epochs * self._steps_per_epoch)
+        return max(by_steps, self._now / self.trial.seconds) if self.trial.seconds is not None else by_steps
 
     def _train_epoch(self) -> tuple[float, int, tuple[float, float]]:
-        """One pass: mean loss, examples seen, norms of the last gradient and of the last update."""
+        """Mean loss, examples seen, norms of the last gradient and update; of the first ones where time ended it."""
         self.model.train()
-        batches = (
-            torch.randperm(len(self._train[0]), generator=self._order).to(self._device).split(self.trial.batch_size)
-        )
-        total = torch.zeros((), device=self._device)
+        total, seen = torch.zeros((), device=self._device), 0
         norms = (0.0, 0.0)
-        for i, indices in enumerate(batches):
-            last = i == len(batches) - 1
-            loss, norms = self._step(indices, measure=last)
+        for i, indices in enumerate(self._batches.take(self._steps_per_epoch), start=1):
+            measured = i in (1, self._steps_per_epoch)
+            loss, found = self._step(indices, measure=measured)
+            norms = found if measured else norms
             total += loss * len(indices)
-            if (last or i % _LOSS_CHECK == 0) and not bool(total.isfinite()):
-                return math.nan, (i + 1) * self.trial.batch_size, norms
-        return float(total) / len(self._train[0]), len(self._train[0]), norms
+            seen += len(indices)
+            over = i == self._steps_per_epoch or self._time_is_over
+            if (over or i % _LOSS_CHECK == 1) and not bool(total.isfinite()):
+                return math.nan, seen, norms
+            if over:
+                break
+        return float(total) / seen, seen, norms
 
     def _step(self, indices: Tensor, measure: bool) -> tuple[Tensor, tuple[float, float]]:
         def evaluate() -> Tensor:
@@ -197,9 +228,8 @@ class Training:
                 self.optimizer.step(lambda: next(again).item())
             else:
                 self.optimizer.step()
-            if self._schedule:
-                self._schedule.step()
         self._steps += 1
+        self._schedule.at(self._done)
         moved = [parameter.detach() - old for parameter, old in zip(parameters, before, strict=True)]
         return loss.detach(), (gradient_norm, _norm(moved))
 
@@ -248,12 +278,6 @@ def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
         # Arrays in Ray's object store are read-only, which torch cannot express; nothing here writes to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, trial: TrialConfig, steps_per_epoch: int) -> LRScheduler | None:
-    if trial.optimizer.lr_schedule == "constant":
-        return None
-    return CosineAnnealingLR(optimizer, T_max=trial.epochs * steps_per_epoch)
 
 
 def _norm(tensors: list[Tensor]) -> float:

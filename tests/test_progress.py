@@ -1,5 +1,6 @@
 import dataclasses
 import io
+from collections.abc import Callable, Sequence
 
 import pytest
 from rich.console import Console
@@ -31,10 +32,14 @@ def record(
     return dataclasses.replace(base, objectives={"validation_loss": loss}, **others)  # type: ignore[arg-type]
 
 
+def _tally(past: Sequence[TrialRecord] = (), clock: Callable[[], float] = lambda: 0.0) -> Tally:
+    return dataclasses.replace(Tally.of_study(CONFIG, past), clock=clock)
+
+
 def test_a_line_tells_the_end_of_a_trial_the_best_and_the_time_left() -> None:
     lines: list[str] = []
     clock = Clock()
-    progress = PlainProgress(Tally(CONFIG, clock=clock), lines.append)
+    progress = PlainProgress(_tally(clock=clock), lines.append)
     clock.now = 5.0
     progress.trial_started(record("0000", Outcome.RUNNING))
     clock.now = 15.0
@@ -53,19 +58,19 @@ def test_a_line_tells_the_end_of_a_trial_the_best_and_the_time_left() -> None:
 def test_trials_of_earlier_runs_count_but_took_no_time() -> None:
     clock = Clock()
     past = [record("0000", loss=0.5), record("0001", loss=0.25), record("0002", Outcome.INTERRUPTED)]
-    tally = Tally(CONFIG, {r.trial: r for r in past}, clock)
+    tally = _tally(past, clock)
     assert (tally.finished, tally.seconds_left(), tally.left_text()) == (2, None, "")
     tally.begin()
     assert tally.outcomes() == "2 completed, 1 interrupted"
     clock.now = 7.0
-    tally.trials["0002"] = record("0002", Outcome.STOPPED_EARLY)
+    tally.note(record("0002", Outcome.STOPPED_EARLY))
     assert tally.seconds_left() == 21.0
     assert tally.best_text() == "best validation_loss 0.25 (trial 0001)"
 
 
 def test_the_live_display_shows_all_of_it() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with LiveProgress(Tally(CONFIG), console) as progress:
+    with LiveProgress(Tally.of_study(CONFIG), console) as progress:
         progress.trial_started(record("0001", Outcome.RUNNING))
         progress.trial_finished(record("0000", loss=0.25))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -74,8 +79,22 @@ def test_the_live_display_shows_all_of_it() -> None:
 
 
 def test_without_a_terminal_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with make_progress(CONFIG) as progress:
+    with make_progress(Tally.of_study(CONFIG)) as progress:
         progress.trial_finished(record("0000", loss=0.25))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("1/6  trial 0000 completed")
+
+
+def test_the_studies_of_a_comparison_are_named_and_each_has_its_best() -> None:
+    other = CONFIG.model_copy(update={"name": "large"})
+    lines: list[str] = []
+    tally = Tally.of_comparison("both", [CONFIG, other], seeds=2, past=[record("0000", loss=0.5)])
+    progress = PlainProgress(tally, lines.append)
+    progress.trial_finished(dataclasses.replace(record("0000", loss=0.25), study="large"))
+    progress.trial_finished(record("confirm-best-0", Outcome.DIVERGED))
+    assert lines == [
+        "2/12  large: trial 0000 completed after 4 epochs: validation_loss 0.25  "
+        "best validation_loss 0.25 (trial 0000)",
+        "3/12  small: trial confirm-best-0 diverged after 4 epochs  best validation_loss 0.5 (trial 0000)",
+    ]

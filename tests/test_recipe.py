@@ -9,6 +9,7 @@ import yaml
 from torch import nn
 
 from sngd_tune.core.optimizer import SNGD
+from sngd_tune.methods import METHODS
 from sngd_tune.recipe import recipe, usage, write_recipe
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.settings import FisherSettings
@@ -28,7 +29,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sngd, diagonal": {"base": "sgd", "granularity": "diagonal", "step_bound": "kl", "kl_bound": 1e-2, "lr": 0.05},
     "sngd, sampled": {"base": "sgd", "granularity": "kron", "root": "eigh", "fisher": "sampled", "lr": 0.05},
     "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 1e-3},
+    "sgd, Nesterov": {"optimizer": "sgd", "lr": 0.1, "momentum_kind": "nesterov"},
+    "sngd, Nesterov": {"base": "sgd", "lr": 0.05, "momentum_kind": "nesterov"},
     "adamw": {"optimizer": "adamw", "lr": 2e-3, "beta2": 0.99},
+    "nadamw": {"optimizer": "nadamw", "lr": 2e-3, "weight_decay": 1e-2},
+    "muon": {"optimizer": "muon", "lr": 1e-2, "momentum": 0.9, "beta1": 0.8, "weight_decay": 1e-2},
+    "soap": {"optimizer": "soap", "lr": 1e-2, "precondition_interval": 2},
+    "exact_ngd": {"optimizer": "exact_ngd", "lr": 0.1, "relative_damping": 5.0, "momentum": 0.5},
 }
 
 
@@ -36,6 +43,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 def trial(request: pytest.FixtureRequest) -> TrialConfig:
     parameters = {"batch_size": 50, **RECIPES[request.param]}
     return TrialConfig.from_flat(parameters, workload="tests.examples.moons:Moons", epochs=1, seed=0)
+
+
+def test_every_method_has_its_recipe() -> None:
+    assert {str(values.get("optimizer", "sngd")) for values in RECIPES.values()} == set(METHODS)
 
 
 def test_the_printed_lines_train_as_the_trial_did(trial: TrialConfig, tmp_path: Path) -> None:
@@ -76,7 +87,9 @@ def test_every_setting_of_the_trial_is_in_it(trial: TrialConfig) -> None:
     assert found["batch_size"] == 50
     assert found["lr_schedule"] == trial.optimizer.lr_schedule
     if trial.fisher is None:
-        assert found["torch"]["lr"] == trial.optimizer.lr
+        section = "torch" if "torch" in found else trial.optimizer.method
+        assert found[section]["lr"] == trial.optimizer.lr
+        assert found[section]["weight_decay"] == trial.optimizer.weight_decay
         return
     assert FisherSettings(**found["fisher"]) == trial.fisher
     assert found["sngd"]["weight_decay"] == trial.optimizer.weight_decay

@@ -32,7 +32,10 @@ def plan(ray_session: None) -> TrialPlan:
         epochs=EPOCHS,
         checkpoint_seconds=0.0,
         threads=1,
-        decisions=frozenset(range(1, EPOCHS)),
+        seconds=None,
+        epoch_examples=None,
+        decisions=tuple(range(1, EPOCHS)),
+        decided_by="epoch",
         gate=gate,
     )
 
@@ -77,7 +80,7 @@ def test_results_are_flat_and_end_with_the_outcome(make: Callable[..., TrialTrai
 
 
 def test_without_decisions_a_short_trial_is_one_result(make: Callable[..., TrialTrainable]) -> None:
-    (result,) = to_the_end(make(config(), decisions=frozenset(), checkpoint_seconds=60.0))
+    (result,) = to_the_end(make(config(), decisions=(), checkpoint_seconds=60.0))
     assert [metrics["epoch"] for metrics in json.loads(result["epoch_metrics"])] == [1, 2, 3, 4]
     assert not result["should_checkpoint"]
 

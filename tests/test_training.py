@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from sngd_tune.errors import ConfigurationError, FisherError
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.trial import TrialConfig
-from sngd_tune.training import Training, train
+from sngd_tune.training import Training, rehearse, train
 from sngd_tune.workloads.digits_mlp import DigitsMlp
 from sngd_tune.workloads.workload import Split, Splits, Workload
 from tests.examples.counting import Counting
@@ -352,3 +353,44 @@ def test_metrics_survive_a_process_boundary(splits: Splits) -> None:
     (metrics,) = run(splits, trial(epochs=1))
     assert EpochMetrics.from_dict(metrics.to_dict()) == metrics
     assert dataclasses.asdict(metrics)["layers"]
+
+
+def limited(**changes: Any) -> TrialConfig:
+    """Endless but for its seconds, evaluated every 100 examples."""
+    return dataclasses.replace(trial(epochs=100_000, test=True, **changes), seconds=0.15, epoch_examples=100)
+
+
+def test_a_training_ends_in_the_step_in_which_its_seconds_are_over(splits: Splits) -> None:
+    epochs = run(splits, limited(optimizer="adamw", lr=3e-3))
+    assert epochs[-2].training_seconds < 0.15 <= epochs[-1].training_seconds
+    # A step more, and no epoch more.
+    assert epochs[-1].training_seconds - 0.15 < max(metrics.epoch_seconds for metrics in epochs)
+    assert epochs[-1].test_loss is not None
+    assert all(metrics.test_loss is None for metrics in epochs[:-1])
+    assert {later.steps - earlier.steps for earlier, later in itertools.pairwise(epochs[:-1])} == {2}
+
+
+def test_seconds_carry_a_schedule_to_its_end(splits: Splits) -> None:
+    training = Training(limited(optimizer="sgd", lr=0.1, lr_schedule="cosine"), DIGITS, splits)
+    rates = []
+    while not training.finished:
+        training.epoch()
+        rates.append(training.optimizer.param_groups[0]["lr"])
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.09
+    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_short_epochs_see_the_same_batches_as_long_ones(splits: Splits) -> None:
+    whole = run(splits, trial(epochs=2))
+    parts = run(splits, dataclasses.replace(trial(epochs=12), epoch_examples=200))  # 4 of 24 steps
+    assert [metrics.steps for metrics in parts] == list(range(4, 49, 4))
+    for metrics, part in zip(whole, parts[5::6], strict=True):
+        assert (metrics.validation_loss, metrics.steps) == (part.validation_loss, part.steps)
+
+
+def test_a_rehearsal_changes_nothing(splits: Splits) -> None:
+    config = trial(epochs=1)
+    expected = [timeless(metrics) for metrics in run(splits, config)]
+    rehearse(config, DIGITS, splits)
+    assert [timeless(metrics) for metrics in run(splits, config)] == expected

@@ -41,7 +41,10 @@ class LayerDiagnostics:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """Everything measured in one epoch. Seconds are training only: evaluation is not counted."""
+    """Everything measured in one epoch. Seconds are training only: evaluation is not counted.
+
+    Where time ends an epoch early, the norms are those of its first step.
+    """
 
     epoch: int = _measured("count", "1 is the first")
     steps: int = _measured("count", "optimizer steps since the start")

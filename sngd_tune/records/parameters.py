@@ -46,13 +46,20 @@ class Parameter:
 
 
 _SNGD = (("optimizer", ("sngd",)),)
+_BETAS = (("optimizer", ("sngd", "adamw", "nadamw", "muon", "soap")),)
+_MOMENTUM = (("optimizer", ("sngd", "sgd", "muon", "exact_ngd")),)
 #: As a space names them: the size of ``"block"`` is a parameter of its own.
 _GRANULARITIES = ("diagonal", "block", "block:channel", "block:position", "input", "unit", "kron", "layer")
 _ROOTED = (*_SNGD, ("granularity", _GRANULARITIES[1:]))
 _DEFAULT = FisherSettings()
 
 PARAMETERS: dict[str, Parameter] = {
-    "optimizer": Parameter(kind="choice", choices=("sngd", "sgd", "adamw"), default="sngd", doc="the method"),
+    "optimizer": Parameter(
+        kind="choice",
+        choices=("sngd", "sgd", "adamw", "nadamw", "muon", "soap", "exact_ngd"),
+        default="sngd",
+        doc="the method",
+    ),
     "form": Parameter(
         kind="choice",
         choices=("fused", "explicit"),
@@ -69,12 +76,31 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "lr": Parameter(kind="float", low=0.0, positive=True, default=0.1, doc="learning rate"),
     "lr_schedule": Parameter(
-        kind="choice", choices=("constant", "cosine"), default="constant", doc="learning rate over the trial"
+        kind="choice",
+        choices=("constant", "cosine", "warmup_cosine"),
+        default="constant",
+        doc="learning rate over the trial",
     ),
-    "momentum": Parameter(kind="float", low=0.0, high=0.9999, default=0.9, doc="momentum of SGD bases"),
-    "beta1": Parameter(kind="float", low=0.0, high=0.9999, default=0.9, doc="first moment decay of AdamW bases"),
-    "beta2": Parameter(kind="float", low=0.0, high=0.999999, default=0.999, doc="second moment decay of AdamW bases"),
-    "weight_decay": Parameter(kind="float", low=0.0, default=0.0, doc="decoupled for sngd and adamw, L2 for sgd"),
+    "momentum": Parameter(
+        kind="float", low=0.0, high=0.9999, default=0.9, when=_MOMENTUM, doc="momentum of SGD bases, Muon, exact_ngd"
+    ),
+    "momentum_kind": Parameter(
+        kind="choice",
+        choices=("heavy_ball", "nesterov"),
+        default="heavy_ball",
+        when=(("optimizer", ("sngd", "sgd")),),
+        doc="of SGD bases: Polyak's momentum, or Nesterov's",
+    ),
+    "beta1": Parameter(
+        kind="float", low=0.0, high=0.9999, default=0.9, when=_BETAS, doc="first moment decay of Adam and its kin"
+    ),
+    "beta2": Parameter(
+        kind="float", low=0.0, high=0.999999, default=0.999, when=_BETAS, doc="second moment decay of Adam and its kin"
+    ),
+    "weight_decay": Parameter(kind="float", low=0.0, default=0.0, doc="decoupled; L2 for sgd"),
+    "precondition_interval": Parameter(
+        kind="int", low=1, default=10, when=(("optimizer", ("soap",)),), doc="steps between SOAP's new eigenbases"
+    ),
     "batch_size": Parameter(kind="int", low=1, default=128, doc="examples per step"),
     "granularity": Parameter(
         kind="choice",
@@ -117,7 +143,11 @@ PARAMETERS: dict[str, Parameter] = {
         doc="share of tr G that is enough",
     ),
     "relative_damping": Parameter(
-        kind="float", low=0.0, default=_DEFAULT.relative_damping, when=_SNGD, doc="ρ in λ = ρ · mean(diag G) + absolute"
+        kind="float",
+        low=0.0,
+        default=_DEFAULT.relative_damping,
+        when=(("optimizer", ("sngd", "exact_ngd")),),
+        doc="ρ in λ = ρ · mean(diag G) + absolute",
     ),
     "absolute_damping": Parameter(
         kind="float", low=0.0, default=_DEFAULT.absolute_damping, when=_SNGD, doc="absolute part of λ"

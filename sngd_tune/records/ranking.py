@@ -1,13 +1,14 @@
 """Which trials are better: the one place that ranks, so that a broken trial can never win anywhere."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from sngd_tune.records.metrics import direction
+from sngd_tune.records.metrics import EpochMetrics, direction
 from sngd_tune.records.outcome import Outcome
+from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
 
-__all__ = ["rank"]
+__all__ = ["fastest", "rank"]
 
 
 def rank(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
@@ -27,3 +28,26 @@ def rank(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
         r for r in records if r.phase == "search" and r.outcome is Outcome.COMPLETED and math.isfinite(score(r))
     ]
     return sorted(eligible, key=lambda record: (score(record), record.number))
+
+
+def fastest(
+    records: Iterable[TrialRecord], epochs: Mapping[str, Sequence[EpochMetrics]], target: Target
+) -> TrialRecord | None:
+    """The search trial that reached the target in the fewest seconds of training; None where none did.
+
+    One that was stopped early counts, if it had got there; one that failed later does not.
+
+    Args:
+        records: trials in any state.
+        epochs: evaluations in order, by trial.
+        target: of the workload.
+    """
+    seconds = {}
+    for record in records:
+        reached = target.first_reached(epochs.get(record.trial, ()))
+        if record.phase == "search" and record.outcome in _SOUND and reached is not None:
+            seconds[record.trial] = (reached.training_seconds, record.number, record)
+    return min(seconds.values(), key=lambda found: found[:2])[2] if seconds else None
+
+
+_SOUND = (Outcome.COMPLETED, Outcome.STOPPED_EARLY)

@@ -1,16 +1,18 @@
 """`StudyConfig`: a whole study as a file describes it. Reading the file, with line numbers, is `search.load`'s job."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sngd_tune.records.metrics import OBJECTIVES
 from sngd_tune.records.parameters import nearest
+from sngd_tune.records.strict import Name, Scalar, Strict, as_many, as_tuple
 
 __all__ = [
     "SAMPLERS",
     "SCHEMA_VERSION",
     "ConfirmConfig",
+    "GroupConfig",
     "MlflowConfig",
     "ResourceConfig",
     "SchedulerConfig",
@@ -26,32 +28,7 @@ SCHEMA_VERSION = 1
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "nsgaii", "nsgaiii", "brute_force")
 
 
-def _scalar(value: Any) -> Any:
-    if not isinstance(value, bool | int | float | str):
-        raise ValueError("must be a single number, word, true or false")
-    return value
-
-
-def _as_many(value: Any) -> Any:
-    """One value where several may stand means a list of one."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-#: Plain, so that a wrong value gives one message and not one for each member of the union.
-Scalar = Annotated[bool | int | float | str, PlainValidator(_scalar)]
-
-
-class _Strict(BaseModel):
-    """Unknown keys, quoted numbers, NaN and infinity are errors; a list may stand for a tuple."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class SpaceEntry(_Strict):
+class SpaceEntry(Strict):
     """A searched range (`low`, `high`, optionally `log` or `step`) or `choices`.
 
     `when` names other parameters, each with the value or values under which this entry applies; all must hold.
@@ -61,26 +38,31 @@ class SpaceEntry(_Strict):
     high: float | None = None
     log: bool = False
     step: float | None = None
-    choices: Annotated[tuple[Scalar, ...] | None, BeforeValidator(_as_tuple)] = None
-    when: dict[str, Annotated[tuple[Scalar, ...], BeforeValidator(_as_many)]] = Field(default_factory=dict)
+    choices: Annotated[tuple[Scalar, ...] | None, BeforeValidator(as_tuple)] = None
+    when: dict[str, Annotated[tuple[Scalar, ...], BeforeValidator(as_many)]] = Field(default_factory=dict)
 
 
-class SchedulerConfig(_Strict):
-    """The early stopper. `asha` stops the worse share of trials at each rung; `none` lets every trial end."""
+class SchedulerConfig(Strict):
+    """The early stopper. `asha` stops the worse share of trials at each rung; `none` lets every trial end.
+
+    The first rung is after `grace_epochs`, the next after `reduction_factor` times as many, and so on. With
+    `grace_seconds` rungs are seconds of training: trials are then compared at equal time, not at equal epochs.
+    """
 
     name: Literal["asha", "none"] = "asha"
     grace_epochs: Annotated[int, Field(ge=1)] = 1
+    grace_seconds: Annotated[float, Field(gt=0)] | None = None
     reduction_factor: Annotated[int, Field(ge=2)] = 3
 
 
-class ResourceConfig(_Strict):
+class ResourceConfig(Strict):
     """What one trial reserves."""
 
     cpus: Annotated[float, Field(gt=0)] = 1.0
     gpus: Annotated[float, Field(ge=0)] = 0.0
 
 
-class SearchConfig(_Strict):
+class SearchConfig(Strict):
     """How the space is searched, and for how long."""
 
     sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
@@ -93,37 +75,52 @@ class SearchConfig(_Strict):
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
 
 
-class ConfirmConfig(_Strict):
+class ConfirmConfig(Strict):
     """Re-training of the winner, and of the untuned default beside it, on seeds the search has not seen."""
 
     seeds: Annotated[int, Field(ge=0)] = 5
     baseline: bool = True
 
 
-class MlflowConfig(_Strict):
+class GroupConfig(Strict):
+    """The comparison that a study is a part of, whose run in MLflow is the parent of the study's."""
+
+    id: str
+    name: str
+
+
+class MlflowConfig(Strict):
     """Where the mirror goes. No `tracking_uri`: SQLite in the runs directory."""
 
     enabled: bool = True
     tracking_uri: str | None = None
     experiment: str | None = None  # None: the study's name
+    group: GroupConfig | None = None
 
 
-class StudyConfig(_Strict):
+class StudyConfig(Strict):
     """A study file: schema, workload, objectives, fixed values, space, starting points, search, confirmation, mirror.
 
     `space` gives each searched parameter one entry or several alternatives, whose `when` never hold together
     (learning rates that depend on the base optimizer, say); it is always a tuple here.
+
+    A training ends after `epochs`, or in the step in which it has trained for `seconds` (evaluation not counted). An
+    epoch is a pass over the training set, or `epoch_examples` of it: the trainings are evaluated as often as that, on
+    the first `validation_examples` of the validation set.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    name: Name
     workload: str
     data_dir: str | None = None
     epochs: Annotated[int, Field(ge=1)]
-    objectives: Annotated[tuple[str, ...], BeforeValidator(_as_many)] = ("validation_loss",)
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    epoch_examples: Annotated[int, Field(ge=1)] | None = None
+    validation_examples: Annotated[int, Field(ge=1)] | None = None
+    objectives: Annotated[tuple[str, ...], BeforeValidator(as_many)] = ("validation_loss",)
     fixed: dict[str, Scalar] = Field(default_factory=dict)
-    space: dict[str, Annotated[tuple[SpaceEntry, ...], BeforeValidator(_as_many), Field(min_length=1)]]
-    start: Annotated[tuple[dict[str, Scalar], ...], BeforeValidator(_as_tuple)] = ()
+    space: dict[str, Annotated[tuple[SpaceEntry, ...], BeforeValidator(as_many), Field(min_length=1)]]
+    start: Annotated[tuple[dict[str, Scalar], ...], BeforeValidator(as_tuple)] = ()
     search: SearchConfig = SearchConfig()
     confirm: ConfirmConfig = ConfirmConfig()
     mlflow: MlflowConfig = MlflowConfig()
@@ -146,11 +143,24 @@ class StudyConfig(_Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rungs_fit(self) -> "StudyConfig":
+        grace = self.search.scheduler.grace_seconds if self.search.scheduler is not None else None
+        if grace is not None and (self.seconds is None or grace > self.seconds):
+            raise ValueError(
+                f"search.scheduler.grace_seconds: {grace:g}: needs `seconds`, of a training, that are at least as many"
+            )
+        return self
+
     @property
     def fishers(self) -> frozenset[str]:
         """Kinds of Fisher matrix that its trials may take; those but ``"empirical"`` need the workload's likelihood."""
         searched = {str(kind) for entry in self.space.get("fisher", ()) for kind in entry.choices or ()}
-        return frozenset(searched or {str(self.fixed.get("fisher", "empirical"))})
+        kinds = searched or {str(self.fixed.get("fisher", "empirical"))}
+        methods = {str(method) for entry in self.space.get("optimizer", ()) for method in entry.choices or ()}
+        if "exact_ngd" in (methods or {str(self.fixed.get("optimizer"))}):
+            kinds.add("exact")
+        return frozenset(kinds)
 
     @property
     def scheduler(self) -> SchedulerConfig:

@@ -6,20 +6,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from sngd_tune.errors import ConfigurationError
+from sngd_tune.records.extras import check_installed
 from sngd_tune.records.parameters import PARAMETERS, check_value, is_active
 from sngd_tune.settings import FisherSettings
 
 __all__ = ["OptimizerConfig", "TrialConfig"]
 
-#: Learning rate of AdamW and of SNGD on it where none is given; torch's own default.
-ADAMW_LR = 1e-3
+#: What a method's own default is where the table of parameters has another: those of its package or paper. SNGD has
+#: its base's.
+_DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "adamw": {"lr": 1e-3},
+    "nadamw": {"lr": 2e-3},
+    "muon": {"lr": 1e-3, "momentum": 0.95},
+    "soap": {"lr": 3e-3, "beta1": 0.95, "beta2": 0.95},
+    "exact_ngd": {"lr": 0.1, "momentum": 0.0, "relative_damping": 1.0},  # nothing bounds its step, so it begins small
+}
 
 _FISHER_FIELDS = tuple(field.name for field in dataclasses.fields(FisherSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """The first-order side of a trial; `form` and `base` have a meaning for ``method="sngd"`` only."""
+    """The method of a trial and its hyperparameters, of which each method takes its own (`records.arguments`).
+
+    `form` and `base` are SNGD's. `relative_damping` is `exact_ngd`'s: that of SNGD stands in its `FisherSettings`.
+    """
 
     method: str
     form: str
@@ -27,9 +38,12 @@ class OptimizerConfig:
     lr: float
     lr_schedule: str
     momentum: float
+    momentum_kind: str
     beta1: float
     beta2: float
     weight_decay: float
+    precondition_interval: int
+    relative_damping: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +55,10 @@ class TrialConfig:
         optimizer: method and first-order hyperparameters.
         fisher: settings of the local Fisher layers; None for the baselines.
         batch_size: examples per step.
-        epochs: passes over the training set.
+        epochs: at most.
         seed: of initialization, batches and sketches.
+        seconds: of training after which it ends (evaluation not counted), where that comes before the last epoch.
+        epoch_examples: training examples of an epoch; None: all of them, each once.
         test: whether the test set is evaluated after the last epoch (confirmations only).
         parameters: the flat values that were proposed, as Optuna and MLflow know them.
     """
@@ -53,17 +69,33 @@ class TrialConfig:
     batch_size: int
     epochs: int
     seed: int
+    seconds: float | None = None
+    epoch_examples: int | None = None
     test: bool = False
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def needs_likelihood(self) -> bool:
+        """Whether its Fisher matrix is that of the model's own targets, so that outputs have to be observed."""
+        return self.optimizer.method == "exact_ngd" or (self.fisher is not None and self.fisher.needs_outputs)
+
     @classmethod
     def from_flat(
-        cls, parameters: Mapping[str, Any], *, workload: str, epochs: int, seed: int, test: bool = False
+        cls,
+        parameters: Mapping[str, Any],
+        *,
+        workload: str,
+        epochs: int,
+        seed: int,
+        seconds: float | None = None,
+        epoch_examples: int | None = None,
+        test: bool = False,
     ) -> "TrialConfig":
         """Validate a flat proposal such as ``{"granularity": "block", "block": 64, "lr": 0.1}``.
 
         Raises:
             ConfigurationError: an unknown parameter, a value out of range, or one without a meaning beside the others.
+            MissingDependencyError: the method needs a package that is not installed.
         """
         checked = {name: check_value(name, value) for name, value in parameters.items()}
         for name in checked:
@@ -72,12 +104,8 @@ class TrialConfig:
                 raise ConfigurationError(f"{name}={checked[name]!r}: has a meaning only where {conditions}")
         if epochs < 1:
             raise ConfigurationError(f"epochs={epochs!r}: must be ≥ 1")
-        value = {name: checked.get(name, parameter.default) for name, parameter in PARAMETERS.items()}
-        if "lr" not in checked and "adamw" in (
-            value["optimizer"],
-            value["base"] if value["optimizer"] == "sngd" else "",
-        ):
-            value["lr"] = ADAMW_LR
+        value = _completed(checked)
+        check_installed(value["optimizer"])
         optimizer = OptimizerConfig(
             method=value["optimizer"],
             **{
@@ -91,9 +119,23 @@ class TrialConfig:
             batch_size=value["batch_size"],
             epochs=epochs,
             seed=seed,
+            seconds=seconds,
+            epoch_examples=epoch_examples,
             test=test,
             parameters=dict(checked),
         )
+
+
+def _completed(checked: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for each parameter: given, the method's default, or that of the table."""
+    value = {name: checked.get(name, parameter.default) for name, parameter in PARAMETERS.items()}
+    method = value["base"] if value["optimizer"] == "sngd" else value["optimizer"]
+    value |= {name: default for name, default in _DEFAULTS.get(method, {}).items() if name not in checked}
+    if value["optimizer"] == "exact_ngd" and not value["relative_damping"] > 0:
+        raise ConfigurationError(
+            f"relative_damping={value['relative_damping']!r}: must be > 0 for exact_ngd; F alone is singular, try 1.0"
+        )
+    return value
 
 
 def _fisher_settings(checked: Mapping[str, Any]) -> FisherSettings:

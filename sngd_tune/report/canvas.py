@@ -1,7 +1,8 @@
 """How the figures of a report look: sizes, colours, legends, limits. Drawn without a display."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sngd_tune.records.metrics import direction
@@ -11,6 +12,8 @@ __all__ = [
     "CATEGORIES",
     "FAILED",
     "PLAIN",
+    "Drawing",
+    "Panel",
     "canvas",
     "dot_key",
     "legend",
@@ -18,6 +21,7 @@ __all__ = [
     "line_key",
     "line_style",
     "log_scale",
+    "whole_numbers",
     "words",
 ]
 
@@ -28,6 +32,45 @@ CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 _DASHED = (0, (4, 2))
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: what it shows, in a few words, and the function that draws it there."""
+
+    caption: str
+    draw: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Panels that belong together, with one legend: a picture of all, or one of each.
+
+    Attributes:
+        title: what they show together.
+        panels: at least one.
+        keys: entries of the legend; none where it would say nothing.
+    """
+
+    title: str
+    panels: Sequence[Panel]
+    keys: Sequence[Any] = ()
+
+    def whole(self) -> Any:
+        """All panels in one figure, under the title."""
+        return self._figure(self.title, self.panels)
+
+    def single(self, panel: Panel) -> Any:
+        """One of the panels in a figure of its own, for a page that has captions."""
+        return self._figure("", [panel])
+
+    def _figure(self, title: str, panels: Sequence[Panel]) -> Any:
+        figure, axes = canvas(title, len(panels))
+        for axis, panel in zip(axes, panels, strict=True):
+            panel.draw(axis)
+        if self.keys:
+            legend(figure, self.keys)
+        return figure
+
+
 def canvas(title: str, panels: int) -> tuple[Any, list[Any]]:
     """A figure with this many panels, at most three in a row."""
     from matplotlib.figure import Figure
@@ -36,7 +79,8 @@ def canvas(title: str, panels: int) -> tuple[Any, list[Any]]:
     rows = math.ceil(panels / columns)
     # Figure without pyplot: no display, no global state, nothing to close.
     figure = Figure(figsize=(4.2 * columns, 3.3 * rows + 0.5), layout="constrained")
-    figure.suptitle(title)
+    if title:
+        figure.suptitle(title)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axis in axes[panels:]:
         axis.set_visible(False)
@@ -47,17 +91,20 @@ def canvas(title: str, panels: int) -> tuple[Any, list[Any]]:
 
 
 def limit(values: Sequence[float], axes: Sequence[Any], metric: str) -> None:
-    """Keep a few bad trials from flattening the rest: a log scale over more than a decade, the worst tenth cut off."""
+    """Keep a few bad trials from flattening the rest: cut off the worst tenth; losses over a decade get a log scale."""
     finite = sorted(value for value in values if math.isfinite(value))
-    if not finite or direction(metric) != "minimize":
+    if not finite:
         return
-    low, usual = finite[0], finite[int(0.9 * (len(finite) - 1))]
+    if direction(metric) == "maximize":
+        finite.reverse()
+    best, usual = finite[0], finite[int(0.9 * (len(finite) - 1))]
     for axis in axes:
-        if low > 0 and usual / low > 10:
+        if best > 0 and usual / best > 10:
             axis.set_yscale("log")
-            axis.set_ylim(low / 1.3, usual * 1.5)
-        elif usual > low:
-            axis.set_ylim(low - 0.08 * (usual - low), usual + 0.25 * (usual - low))
+            axis.set_ylim(best / 1.3, usual * 1.5)
+        elif usual != best:
+            ends = (best - 0.08 * (usual - best), usual + 0.25 * (usual - best))
+            axis.set_ylim(min(ends), max(ends))
 
 
 def log_scale(axis: Any) -> None:
@@ -94,7 +141,15 @@ def dot_key(colour: str, label: str, marker: str = "o", hollow: bool = False) ->
 
 def legend(figure: Any, keys: Sequence[Any]) -> None:
     """One legend below all panels, where it hides nothing."""
-    figure.legend(handles=list(keys), loc="outside lower center", ncols=min(len(keys), 6), frameon=False)
+    columns = max(2, round(figure.get_figwidth() / 2))  # an entry takes two inches, seldom more
+    figure.legend(handles=list(keys), loc="outside lower center", ncols=min(len(keys), columns), frameon=False)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks at whole numbers along the horizontal axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def words(name: str) -> str:

@@ -8,7 +8,7 @@ from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.ranking import rank
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial_record import TrialRecord
-from sngd_tune.report.canvas import BEST, CATEGORIES, FAILED, PLAIN, canvas, dot_key, legend, limit, log_scale, words
+from sngd_tune.report.canvas import BEST, CATEGORIES, FAILED, PLAIN, Drawing, Panel, dot_key, limit, log_scale, words
 
 __all__ = ["draw_slices"]
 
@@ -17,7 +17,7 @@ _CANDIDATES = ("lr", "relative_damping", "fisher_interval", "granularity", "rank
 _MAX_PANELS = 6
 
 
-def draw_slices(config: StudyConfig, records: Sequence[TrialRecord]) -> Any:
+def draw_slices(config: StudyConfig, records: Sequence[TrialRecord]) -> Drawing | None:
     """The first objective of each trial against each varied parameter, coloured by granularity.
 
     Trials that were stopped early are grey rings at their last value, and failed ones crosses along the top: they show
@@ -29,12 +29,19 @@ def draw_slices(config: StudyConfig, records: Sequence[TrialRecord]) -> Any:
         return None
     kinds = sorted({_kind(record) for record in ranked})
     colours = {kind: CATEGORIES[i % len(CATEGORIES)] for i, kind in enumerate(kinds)}
-    figure, axes = canvas(f"{config.name}: slices through the space", panels=min(len(names), _MAX_PANELS))
-    for axis, name in zip(axes, names[:_MAX_PANELS], strict=True):
-        _panel(axis, config, name, [record for record in records if name in record.parameters], ranked[0], colours)
-    limit([_objective(config, record) for record in ranked], axes, config.objectives[0])
-    legend(figure, _keys(records, ranked[0], colours))
-    return figure
+    usual = [_objective(config, record) for record in ranked]
+
+    def panel(name: str) -> Panel:
+        having = [record for record in records if name in record.parameters]
+
+        def draw(axis: Any) -> None:
+            _panel(axis, config, name, having, ranked[0], colours)
+            limit(usual, [axis], config.objectives[0])
+
+        return Panel(f"{words(config.objectives[0])} against {words(name)}", draw)
+
+    panels = [panel(name) for name in names[:_MAX_PANELS]]
+    return Drawing(f"{config.name}: slices through the space", panels, _keys(records, ranked[0], colours))
 
 
 def _keys(records: Sequence[TrialRecord], best: TrialRecord, colours: Mapping[str, str]) -> list[Any]:

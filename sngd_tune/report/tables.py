@@ -1,6 +1,6 @@
 """A report as tables for a terminal. Cells are plain text: brackets in a user's names or errors are no markup."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
+from sngd_tune.report.assignments import assignments, split_parameters
 from sngd_tune.report.statistics import Difference, Spread
 from sngd_tune.report.summary import StudyReport
 from sngd_tune.report.values import Confirmation, Failure
@@ -37,7 +38,7 @@ def report_tables(report: StudyReport, limit: int = 10) -> RenderableType:
 
 def trials_table(title: str, records: Sequence[TrialRecord], objectives: Sequence[str]) -> Table:
     """Trials in the order given with the parameters in which they differ; those that all share stand below."""
-    differing, shared = _split_parameters(records)
+    differing, shared = split_parameters(records)
     seconds = () if "training_seconds" in objectives else ("seconds",)
     numbers = ("", *objectives, "epochs", *seconds)
     table = _table(title, ("", "trial", *objectives, "epochs", *seconds, "parameters"), right=numbers)
@@ -45,9 +46,9 @@ def trials_table(title: str, records: Sequence[TrialRecord], objectives: Sequenc
         values = [record.objectives.get(name) for name in objectives]
         took = (record.training_seconds,) if seconds else ()
         own = {name: record.parameters[name] for name in differing if name in record.parameters}
-        _add(table, place, record.trial, *values, record.epochs, *took, _assignments(own), bold=place == 1)
+        _add(table, place, record.trial, *values, record.epochs, *took, assignments(own), bold=place == 1)
     if shared:
-        table.caption = Text(f"all with {_assignments(shared)}")
+        table.caption = Text(f"all with {assignments(shared)}")
     return table
 
 
@@ -123,22 +124,6 @@ def _spread_cells(spread: Spread | None) -> tuple[str | None, str | None]:
         return None, None
     deviation = "" if spread.deviation is None else f" ± {spread.deviation:.2g}"
     return f"{_cell(spread.mean)}{deviation}", f"{_cell(spread.low)} to {_cell(spread.high)}"
-
-
-def _split_parameters(records: Sequence[TrialRecord]) -> tuple[list[str], dict[str, Any]]:
-    """Names in which the trials differ, in order of appearance, and the values they share."""
-    names = list(dict.fromkeys(name for record in records for name in record.parameters))
-    absent = object()
-    shared = {}
-    for name in names:
-        values = {record.parameters.get(name, absent) for record in records}
-        if len(values) == 1 and len(records) > 1:
-            shared[name] = values.pop()
-    return [name for name in names if name not in shared], shared
-
-
-def _assignments(values: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={f'{v:.3g}' if isinstance(v, float) else v}" for name, v in values.items())
 
 
 def _words(name: str) -> str:

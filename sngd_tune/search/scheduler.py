@@ -8,7 +8,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from sngd_tune.records.metrics import direction
 from sngd_tune.records.study import StudyConfig
 
-__all__ = ["decision_epochs", "make_scheduler"]
+__all__ = ["decided_by", "decisions", "make_scheduler"]
 
 
 class _FiniteAsha(ASHAScheduler):
@@ -34,32 +34,46 @@ class _FiniteAsha(ASHAScheduler):
 
 
 def make_scheduler(config: StudyConfig) -> TrialScheduler:
-    """The study's early stopper: ASHA by epochs on its one objective, or first come, first served.
+    """The study's early stopper: ASHA by epochs or seconds on its one objective, or first come, first served.
 
-    Results need ``epoch`` and the objective. A trial that reaches its last epoch ends there in any case.
+    Results need ``epoch``, ``training_seconds`` and the objective. A trial ends itself at its last epoch or second.
     """
     scheduler = config.scheduler
     if scheduler.name == "none":
         return FIFOScheduler()
     objective = config.objectives[0]
+    first, last = _span(config)
     return _FiniteAsha(
-        time_attr="epoch",
+        time_attr=decided_by(config),
         metric=objective,
         mode={"minimize": "min", "maximize": "max"}[direction(objective)],
-        max_t=config.epochs,
-        grace_period=scheduler.grace_epochs,
+        max_t=last,  # type: ignore[arg-type]  # seconds may be given in parts
+        grace_period=first,  # type: ignore[arg-type]
         reduction_factor=scheduler.reduction_factor,
     )
 
 
-def decision_epochs(config: StudyConfig) -> frozenset[int]:
-    """The epochs at which the study's scheduler may stop a trial; a result has to be there at each of them."""
-    scheduler = config.scheduler
-    if scheduler.name == "none":
-        return frozenset()
+def decided_by(config: StudyConfig) -> str:
+    """What the rungs of the early stopper count: ``"epoch"`` or ``"training_seconds"``."""
+    return "epoch" if config.scheduler.grace_seconds is None else "training_seconds"
+
+
+def decisions(config: StudyConfig) -> tuple[float, ...]:
+    """The epochs, or seconds, at which the early stopper may stop a trial; a result has to be there at each of them."""
+    if config.scheduler.name == "none":
+        return ()
+    rung, last = _span(config)
     rungs = []
-    epoch = scheduler.grace_epochs
-    while epoch < config.epochs:
-        rungs.append(epoch)
-        epoch *= scheduler.reduction_factor
-    return frozenset(rungs)
+    while rung < last:
+        rungs.append(rung)
+        rung *= config.scheduler.reduction_factor
+    return tuple(rungs)
+
+
+def _span(config: StudyConfig) -> tuple[float, float]:
+    """The first rung, and the end of a training."""
+    grace = config.scheduler.grace_seconds
+    if grace is None:
+        return config.scheduler.grace_epochs, config.epochs
+    assert config.seconds is not None  # a rule of the configuration
+    return grace, config.seconds

@@ -20,7 +20,6 @@ and `ray.tune.Tuner.restore` is never used, so saving and restoring a searcher d
 """
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,19 +152,6 @@ class StudySearcher(_StatelessSearcher):
         for live in self._live.values():
             self._study.tell(live.trial, state=TrialState.FAIL)
         self._live.clear()
-
-    def importances(self) -> dict[str, float]:
-        """How much each parameter sets the best trials apart (PED-ANOVA), largest first, in shares of 1.
-
-        Names are Optuna's, such as ``lr[base=adamw]``; a conditional parameter counts where it is active.
-        Empty where it cannot be computed, as with too few completed trials.
-        """
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Optuna's sign that it gives equal shares for want of trials
-            try:
-                return dict(optuna.importance.get_param_importances(self._study))
-            except (ValueError, RuntimeError, UserWarning):
-                return {}
 
     def _first_free(self, start: int) -> int:
         """The first number from `start` on that no trial of an earlier run has."""

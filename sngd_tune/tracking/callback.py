@@ -28,7 +28,7 @@ from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.provenance import code_version
 
-__all__ = ["LedgerCallback"]
+__all__ = ["LedgerCallback", "Recorder"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,16 +48,27 @@ class _Live:
     flushed: float = field(default_factory=time.monotonic)
 
 
-class LedgerCallback(Callback):
+class Recorder(Callback):
+    """A Tune callback that records what happens to trials.
+
+    Attributes:
+        failure: the LedgerError that stopped it. Ray wraps what a callback raises, and swallows it in some hooks:
+            whoever calls ``Tuner.fit()`` raises this one instead.
+    """
+
+    failure: LedgerError | None = None
+
+    def close(self, outcome: Outcome) -> None:
+        """Give every trial that still runs its outcome; call it after ``Tuner.fit()``, however that ended."""
+        raise NotImplementedError
+
+
+class LedgerCallback(Recorder):
     """Writes every trial to the ledger, then tells the listeners.
 
     A trial's epochs are written with its outcome, or every `flush_seconds` while it runs, so a crash of the driver
     loses no more than that. A listener that raises is logged once and goes on being told; a ledger that cannot be
     written ends the study.
-
-    Attributes:
-        failure: the LedgerError that stopped the study. Ray wraps what a callback raises, and swallows it in some
-            hooks: whoever calls ``Tuner.fit()`` raises this one instead.
     """
 
     def __init__(self, ledger: Ledger, listeners: Sequence[StudyListener] = (), flush_seconds: float = 30.0) -> None:

@@ -13,7 +13,6 @@ hence 7 ms per short trial (two states and one file of epochs); the 340 states o
 """
 
 import io
-import os
 import re
 import uuid
 import zlib
@@ -30,6 +29,7 @@ from sngd_tune.errors import LedgerError
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial_record import TrialRecord
+from sngd_tune.tracking.files import make_directory, replace_file
 from sngd_tune.tracking.manifest import Manifest
 from sngd_tune.tracking.schema import EPOCHS, TRIALS, epoch_row, metrics_of, record_of, trial_row
 
@@ -59,8 +59,8 @@ class Ledger:
         manifest = Manifest.new(config)
         manifest.check_absent(directory)
         for kind in ("epochs", "trials"):
-            _make_directory(directory / "ledger" / kind)
-        _replace(directory / Manifest.NAME, manifest.to_json().encode(), mode=0o600 if manifest.secret else 0o644)
+            make_directory(directory / "ledger" / kind)
+        replace_file(directory / Manifest.NAME, manifest.to_json().encode(), mode=0o600 if manifest.secret else 0o644)
         return cls(directory, manifest)
 
     @classmethod
@@ -144,7 +144,7 @@ class Ledger:
         pq.write_table(table, buffer, compression="snappy", use_dictionary=False, write_page_checksum=True)
         content = buffer.getvalue()
         name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:80]}-{uuid.uuid4().hex[:12]}-{zlib.crc32(content):08x}.parquet"
-        return _replace(self.directory / "ledger" / kind / name, content)
+        return replace_file(self.directory / "ledger" / kind / name, content)
 
     def _read(self, kind: str, schema: pa.Schema, rows: pc.Expression | None = None) -> pa.Table:
         try:
@@ -191,40 +191,3 @@ def _verify(path: Path) -> None:
             f"{path}: damaged ({len(content)} bytes do not match the checksum in the name); restore this file from a "
             "backup, or move it away to go on without what it holds"
         )
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LedgerError(f"{path}: cannot be made ({error.strerror}); choose another run directory") from error
-
-
-def _replace(path: Path, content: bytes, mode: int = 0o644) -> Path:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105 - Path.replace would hide that this is the atomic step
-            _sync_directory(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise LedgerError(
-            f"{path}: cannot be written ({error.strerror or error}); earlier trials are intact: free space or fix the "
-            "permissions, then `sngd-tune resume`"
-        ) from error
-    return path
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

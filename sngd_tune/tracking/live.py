@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -59,6 +60,12 @@ class LiveMirror(StudyListener):
     def missed(self) -> int:
         """Records of this session, the study's own run among them, that MLflow does not have yet."""
         return self._missing
+
+    def settle(self, timeout: float = 10.0) -> None:
+        """Wait until MLflow has all that was sent, or the time is over: a new store takes seconds of a CPU to make."""
+        deadline = time.monotonic() + timeout
+        while self._missing and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def trial_started(self, record: TrialRecord) -> None:
         """Make the trial's run."""

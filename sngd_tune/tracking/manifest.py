@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
+from sngd_tune.records.machine import Machine
 from sngd_tune.records.study import StudyConfig
-from sngd_tune.tracking.provenance import code_version, git_commit, package_versions
+from sngd_tune.tracking.provenance import code_version, git_commit, package_versions, this_machine
 from sngd_tune.tracking.redaction import redact
 from sngd_tune.tracking.schema import LEDGER_VERSION
 
@@ -29,6 +30,7 @@ class Manifest:
         code_version: version of sngd_tune that created the study.
         git_commit: commit of sngd_tune's own repository, where it ran from one.
         versions: of Python and of the packages that decide a result.
+        machine: where the study began; None in ledgers of before it was recorded.
     """
 
     NAME: ClassVar[str] = "study.json"
@@ -40,6 +42,7 @@ class Manifest:
     code_version: str
     git_commit: str | None
     versions: dict[str, str]
+    machine: Machine | None = None
 
     @classmethod
     def new(cls, config: StudyConfig) -> "Manifest":
@@ -52,6 +55,7 @@ class Manifest:
             code_version=code_version(),
             git_commit=git_commit(),
             versions=package_versions(),
+            machine=this_machine(),
         )
 
     @classmethod
@@ -77,8 +81,8 @@ class Manifest:
                 f"version that wrote it ({values.get('code_version', 'unknown')})"
             )
         try:
-            return cls(**values)
-        except TypeError as error:
+            return cls(**{**values, "machine": _machine(values.get("machine"))})
+        except (KeyError, TypeError) as error:
             raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
 
     @property
@@ -109,3 +113,7 @@ class Manifest:
     def to_json(self) -> str:
         """The content of the file."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def _machine(values: dict[str, Any] | None) -> Machine | None:
+    return None if values is None else Machine(**{**values, "gpus": tuple(values["gpus"])})

@@ -19,7 +19,6 @@ from pathlib import Path
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
-from sngd_tune.tracking.client import default_tracking_uri
 from sngd_tune.tracking.entries import (
     epoch_metrics,
     parameters,
@@ -30,6 +29,7 @@ from sngd_tune.tracking.entries import (
     study_status,
     trial_tags,
 )
+from sngd_tune.tracking.group import artifacts_beside, ensure_group, store_uri
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.manifest import Manifest
 from sngd_tune.tracking.store import EPOCHS_TAG, STUDY_TAG, TRIAL_TAG, Run, RunStore
@@ -58,14 +58,14 @@ class Mirror:
         directory: the run directory of the study.
         manifest: its manifest.
         tracking_uri: MLflow store or server; default: what the study says, else SQLite beside the run directory, with
-            the artifacts in ``mlartifacts`` next to it.
+            the artifacts in ``mlartifacts`` next to it. A study of a comparison is a child of the comparison's run.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, tracking_uri: str | None = None) -> None:
         self._directory = directory
         self._manifest = manifest
         self._config = manifest.study_config()
-        self.tracking_uri = tracking_uri or self._config.mlflow.tracking_uri or default_tracking_uri(directory)
+        self.tracking_uri = store_uri(directory, self._config.mlflow, tracking_uri)
         self._store_or_none: RunStore | None = None
         self._runs: dict[str, Run] | None = None  # by trial; the parent under ""
 
@@ -100,7 +100,7 @@ class Mirror:
         return True
 
     def finish_study(self, trials: Sequence[TrialRecord]) -> None:
-        """Send figures and best settings, count the outcomes, and end the parent unless trials are still running."""
+        """Send page, figures and best settings, count the outcomes, and end the parent unless trials still run."""
         parent = self._parent()
         outcomes = [record.outcome for record in trials]
         self._log_artifacts(parent)
@@ -148,8 +148,7 @@ class Mirror:
         if self._store_or_none is None:
             config = self._config.mlflow
             # A server decides where its artifacts go; beside a database file there is only the current directory.
-            local = self.tracking_uri == default_tracking_uri(self._directory)
-            artifacts = self._directory.parent / "mlartifacts" if local else None
+            artifacts = artifacts_beside(self._directory, config, self.tracking_uri)
             self._store_or_none = RunStore(self.tracking_uri, config.experiment or self._config.name, artifacts)
         return self._store_or_none
 
@@ -194,11 +193,16 @@ class Mirror:
 
     def _parent_name(self) -> str:
         """The run directory's name, which tells the studies of one experiment apart, and the study's own."""
+        if self._config.mlflow.group is not None:
+            return self._config.name  # the comparison's run is above it
         study, directory = self._config.name, self._directory.name
         return directory if directory.startswith(study) else f"{study} {directory}"
 
     def _parent_tags(self) -> dict[str, str]:
+        group = self._config.mlflow.group
+        place = {"mlflow.parentRunId": ensure_group(self._store, group).run_id} if group is not None else {}
         return {
+            **place,
             STUDY_TAG: self._manifest.study_id,
             "role": "study",
             "study": self._config.name,
@@ -215,9 +219,9 @@ class Mirror:
         return parameters({**values, "scheduler": config.scheduler.name})
 
     def _log_artifacts(self, parent: Run) -> None:
-        best = self._directory / "best.yaml"
-        if best.is_file():
-            self._store.log_file(parent, best)
+        for name in ("best.yaml", "report.html"):
+            if (self._directory / name).is_file():
+                self._store.log_file(parent, self._directory / name)
         for figure in sorted((self._directory / "figures").glob("*.png")):
             self._store.log_file(parent, figure, "figures")
 

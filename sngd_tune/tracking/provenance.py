@@ -1,14 +1,18 @@
-"""Which code and which packages a study ran with."""
+"""Which code, which packages and which machine a study ran with."""
 
 import functools
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import sngd_tune.errors
+import psutil
 
-__all__ = ["code_version", "git_commit", "package_versions"]
+import sngd_tune.errors
+from sngd_tune.records.machine import Machine
+
+__all__ = ["code_version", "git_commit", "package_versions", "this_machine"]
 
 _PACKAGES = ("sngd_tune", "torch", "ray", "optuna", "mlflow", "pyarrow", "numpy")
 _SOURCE = Path(sngd_tune.errors.__file__)
@@ -46,9 +50,40 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def this_machine() -> Machine:
+    """What this process runs on."""
+    return Machine(
+        cpu=_cpu_model(Path("/proc/cpuinfo")) or platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=_gpu_names(),
+        system=f"{platform.system()} {platform.release()}",
+    )
+
+
+def _cpu_model(cpuinfo: Path) -> str | None:
+    """The name that Linux gives the first processor; None elsewhere, and on machines that do not say (ARM)."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, None)
+
+
+def _gpu_names() -> tuple[str, ...]:
+    """Of NVIDIA's GPUs, from their driver: torch would take seconds to ask."""
+    output = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+    return tuple(line.strip() for line in (output or "").splitlines() if line.strip())
+
+
 def _git(*arguments: str) -> str | None:
     """Output of a git command in the package's folder; None where git is missing, slow or says no."""
-    command = ["git", "-C", str(_SOURCE.parent), *arguments]
+    return _output(["git", "-C", str(_SOURCE.parent), *arguments])
+
+
+def _output(command: list[str]) -> str | None:
+    """Output of a command; None where it is missing, slow or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -65,12 +65,11 @@ class RunStore:
                 if not token:
                     return found
 
-    def create(self, name: str, tags: Mapping[str, str], started: float) -> Run:
-        """A new run that began at `started` (UTC, Unix seconds)."""
+    def create(self, name: str, tags: Mapping[str, str], started: float | None) -> Run:
+        """A new run that began at `started` (UTC, Unix seconds; None: now)."""
+        start = milliseconds(started) if started is not None else None
         with mirror_errors(self._uri):
-            entity = self._client.create_run(
-                self._experiment_id, start_time=milliseconds(started), tags=dict(tags), run_name=name
-            )
+            entity = self._client.create_run(self._experiment_id, start_time=start, tags=dict(tags), run_name=name)
         return dataclasses.replace(_run(entity), steps=set())
 
     def log_parameters(self, run: Run, parameters: Mapping[str, str]) -> None:

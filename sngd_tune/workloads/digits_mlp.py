@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 from sngd_tune.errors import MissingDependencyError
+from sngd_tune.records.target import Target
 from sngd_tune.workloads.classification import ClassificationWorkload
 from sngd_tune.workloads.workload import Split, Splits
 
@@ -16,6 +17,13 @@ _TRAIN, _VALIDATION = 1197, 300  # and 300 to test
 
 class DigitsMlp(ClassificationWorkload):
     """64-64-32-10 with tanh; pixels in [0, 1]; a fixed random partition of 1,197, 300 and 300 examples."""
+
+    target = Target(
+        metric="validation_loss",
+        value=0.07,
+        provenance="what tuned SGD, the better of SGD and AdamW (10 trials each), has after 75 % of 1 s a training:"
+        " median of 3 fresh seeds, rounded; 2 shared CPU cores, November 2026",
+    )
 
     def load(self, data_dir: Path | None) -> Splits:
         try:

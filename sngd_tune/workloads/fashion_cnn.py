@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from sngd_tune.records.target import Target
 from sngd_tune.workloads.classification import ClassificationWorkload
 from sngd_tune.workloads.images import image_splits
 from sngd_tune.workloads.networks import small_cnn
@@ -14,6 +15,13 @@ __all__ = ["FashionCnn"]
 
 class FashionCnn(ClassificationWorkload):
     """Convolutions of 16, 32 and 64 channels; pixels in [0, 1]; the last 10,000 training images validate."""
+
+    target = Target(
+        metric="validation_loss",
+        value=0.3,
+        provenance="what tuned AdamW, the better of SGD and AdamW (10 trials each), has after 75 % of 16 s a training:"
+        " median of 3 fresh seeds, rounded; 2 shared CPU cores, November 2026",
+    )
 
     def load(self, data_dir: Path | None) -> Splits:
         splits = image_splits(data_dir, "fashion_mnist")

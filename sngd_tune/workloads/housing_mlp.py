@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from sngd_tune.errors import ConfigurationError
+from sngd_tune.records.target import Target
 from sngd_tune.workloads.parquet import read_table
 from sngd_tune.workloads.workload import Split, Splits, Workload
 
@@ -34,6 +35,13 @@ class HousingMlp(Workload):
 
     The 207 missing `total_bedrooms` are the median of the training part; `ocean_proximity` is one-hot, 5 columns.
     """
+
+    target = Target(
+        metric="validation_loss",
+        value=0.215,
+        provenance="what tuned AdamW, the better of SGD and AdamW (10 trials each), has after 75 % of 6 s a training:"
+        " median of 3 fresh seeds, rounded; 2 shared CPU cores, November 2026",
+    )
 
     likelihood = "gaussian"
 

@@ -1,7 +1,7 @@
 """Images from a data directory of Parquet files.
 
-Layout: ``<data_dir>/<set>/{train,test}.parquet`` with the columns ``image`` (height × width bytes, row-major, 0 to 255;
-or a JPEG file, `read_jpegs`) and ``label`` (integer, 0 to 9).
+Layout: ``<data_dir>/<set>/{train,test}.parquet`` with the columns ``image`` (a byte a pixel, 0 to 255, by channels,
+rows and columns; or a JPEG file, `read_jpegs`) and ``label`` (integer, 0 to 9).
 """
 
 import io
@@ -14,7 +14,7 @@ from sngd_tune.errors import ConfigurationError, MissingDependencyError
 from sngd_tune.workloads.parquet import read_table
 from sngd_tune.workloads.workload import Split, Splits
 
-__all__ = ["image_splits", "read_images", "read_jpegs"]
+__all__ = ["image_splits", "read_images", "read_jpegs", "read_pixels"]
 
 _COLUMNS = {"image": "bytes", "label": "integers"}
 _CLASSES = 10
@@ -51,20 +51,27 @@ def read_images(data_dir: Path | None, name: str, split: str, pixels: int) -> tu
             label is not from 0 to 9.
     """
     path, table = read_table(data_dir, name, split, _COLUMNS)
-    images = table["image"].to_pylist()
-    sizes = {len(image) for image in images}
-    if sizes != {pixels}:
-        found = f"images of {', '.join(map(str, sorted(sizes)[:5]))} bytes"
-        raise ConfigurationError(f"{path}: holds {found}; each must have {pixels}")
-    inputs = np.frombuffer(b"".join(images), np.uint8).reshape(-1, pixels).astype(np.float32) / np.float32(255)
-    return inputs, _labels(path, table)
+    return _bytes(path, table, pixels).astype(np.float32) / np.float32(255), _labels(path, table)
+
+
+def read_pixels(data_dir: Path | None, name: str, split: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """One file of a set of square colour images, each stored as its red bytes, then the green, then the blue.
+
+    Returns:
+        images ``[n, 3, side, side]`` (uint8: a quarter of the memory) and labels ``[n]`` (int64).
+
+    Raises:
+        ConfigurationError: as `read_images`.
+    """
+    path, table = read_table(data_dir, name, split, _COLUMNS)
+    return _bytes(path, table, 3 * side * side).reshape(-1, 3, side, side), _labels(path, table)
 
 
 def read_jpegs(data_dir: Path | None, name: str, split: str, side: int) -> tuple[np.ndarray, np.ndarray]:
     """One file of a set of square colour images, each stored as a JPEG file.
 
     Returns:
-        images ``[n, 3, side, side]`` (uint8: a quarter of the memory) and labels ``[n]`` (int64).
+        as `read_pixels`.
 
     Raises:
         ConfigurationError: as `read_images`, or an image is no picture that Pillow can decode.
@@ -75,6 +82,16 @@ def read_jpegs(data_dir: Path | None, name: str, split: str, side: int) -> tuple
     for row, content in enumerate(table["image"].to_pylist()):
         images[row] = _decoded(path, row, content, side)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), _labels(path, table)
+
+
+def _bytes(path: Path, table: Any, size: int) -> np.ndarray:
+    """All images ``[n, size]`` (uint8, writable)."""
+    images = table["image"].to_pylist()
+    sizes = {len(image) for image in images}
+    if sizes != {size}:
+        found = f"images of {', '.join(map(str, sorted(sizes)[:5]))} bytes"
+        raise ConfigurationError(f"{path}: holds {found}; each must have {size}")
+    return np.frombuffer(bytearray().join(images), np.uint8).reshape(-1, size)
 
 
 def _decoded(path: Path, row: int, content: bytes, side: int) -> np.ndarray:

@@ -47,8 +47,8 @@ def required_likelihood(workload: Workload) -> str:
     if workload.likelihood not in PRODUCTS:
         raise ConfigurationError(
             f"likelihood={workload.likelihood!r} of workload {type(workload).__name__}: must be one of"
-            f" {', '.join(PRODUCTS)} for fisher: sampled and exact, which draw targets from it; set it in the class to"
-            " the one of its loss, or keep fisher: empirical"
+            f" {', '.join(PRODUCTS)} for optimizer: exact_ngd and fisher: sampled and exact, which draw from it; set"
+            " it in the class to the one of its loss, or keep fisher: empirical"
         )
     return workload.likelihood
 

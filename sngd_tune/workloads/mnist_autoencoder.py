@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from sngd_tune.records.target import Target
 from sngd_tune.workloads.images import image_splits
 from sngd_tune.workloads.workload import Split, Splits, Workload
 
@@ -18,6 +19,13 @@ _SIZES = (784, 200, 100, 30, 100, 200, 784)
 
 class MnistAutoencoder(Workload):
     """784-200-100-30-100-200-784; sigmoid units around a linear code of 30; targets are the inputs."""
+
+    target = Target(
+        metric="validation_loss",
+        value=103.0,
+        provenance="what tuned AdamW, the better of SGD and AdamW (10 trials each), has after 75 % of 12 s a training:"
+        " median of 3 fresh seeds, rounded; 2 shared CPU cores, November 2026",
+    )
 
     likelihood = "bernoulli"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from sngd_tune.records.target import Target
 from sngd_tune.workloads.classification import ClassificationWorkload
 from sngd_tune.workloads.images import image_splits
 from sngd_tune.workloads.workload import Splits
@@ -14,6 +15,13 @@ __all__ = ["MnistMlp"]
 
 class MnistMlp(ClassificationWorkload):
     """ReLU; pixels in [0, 1]; the last 10,000 training images validate, the test file tests."""
+
+    target = Target(
+        metric="validation_accuracy",
+        value=0.977,
+        provenance="what tuned SGD, the better of SGD and AdamW (10 trials each), has after 75 % of 6 s a training:"
+        " median of 3 fresh seeds, rounded; 2 shared CPU cores, November 2026",
+    )
 
     def load(self, data_dir: Path | None) -> Splits:
         return image_splits(data_dir, "mnist")

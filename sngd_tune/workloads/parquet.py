@@ -58,7 +58,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Any:
     except FileNotFoundError as error:
         wanted = ", ".join(f"{column} ({kind})" for column, kind in columns.items())
         message = f"{path}: not found; is the data directory right? The file must have the columns {wanted}"
-        raise ConfigurationError(f"{message}; see README, 'Data'") from error
+        raise ConfigurationError(f"{message}; `sngd-tune data --list` says where it comes from") from error
     except (pa.ArrowException, OSError) as error:
         raise ConfigurationError(f"{path}: cannot be read as Parquet ({error})") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from sngd_tune.records.target import Target
 from sngd_tune.workloads.language import LanguageWorkload, make_vocabulary, read_lines, windows
 from sngd_tune.workloads.networks import LanguageLstm
 from sngd_tune.workloads.workload import Splits
@@ -22,6 +23,13 @@ _END = "<eos>"
 
 class PtbLstm(LanguageWorkload):
     """10,000 words, windows of 35; embedding, 2 LSTM layers and head of width 128 (2.8 million parameters)."""
+
+    target = Target(
+        metric="validation_loss",
+        value=6.32,
+        provenance="what SGD has after 75 % of 30 s, the best of three settings of SGD and AdamW tried by hand (rate 1,"
+        " Nesterov's momentum 0.9, cosine, batches of 20), rounded; one shared core, November 2026",
+    )
 
     def load(self, data_dir: Path | None) -> Splits:
         texts = [_words(*read_lines(data_dir, "ptb", split)) for split in ("train", "valid", "test")]

@@ -1,5 +1,6 @@
 """What a workload is: the contract of the built-in ones and of a user's own."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
+
+from sngd_tune.records.target import Target
 
 __all__ = ["Split", "Splits", "Workload"]
 
@@ -38,6 +41,13 @@ class Splits:
     validation: Split
     test: Split
 
+    def with_validation(self, examples: int | None) -> "Splits":
+        """The same with the first `examples` of the validation set alone; None: all of them."""
+        if examples is None:
+            return self
+        kept = Split(self.validation.inputs[:examples], self.validation.targets[:examples])
+        return dataclasses.replace(self, validation=kept)
+
 
 class Workload(ABC):
     """A problem to train on. Subclass it, and name it as ``module:Class`` to `sngd-tune` and in study files.
@@ -48,11 +58,13 @@ class Workload(ABC):
     Attributes:
         likelihood: of which `loss` is the negative logarithm (``"softmax"``, ``"bernoulli"`` or ``"gaussian"``, as
             `sngd_tune.observe_outputs` takes them); None where it is of none. Fisher matrices over the model's own
-            targets (``fisher: sampled`` and ``exact``) need it.
+            targets (``fisher: sampled`` and ``exact``, ``optimizer: exact_ngd``) need it.
+        target: what a training has to reach on the validation set, as a comparison asks; None: its file says so.
         evaluation_batch: examples that are evaluated at once; smaller where the outputs of an example are large.
     """
 
     likelihood: ClassVar[str | None] = None
+    target: ClassVar[Target | None] = None
     evaluation_batch: ClassVar[int] = 2000
 
     @abstractmethod

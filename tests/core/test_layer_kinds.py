@@ -229,6 +229,7 @@ def test_explicit_form_is_the_fused_form(case, kept):
 
 @each_case
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
+@pytest.mark.slow
 def test_explicit_form_is_the_fused_form_for_every_base(case, base):
     explicit_is_fused(case, chosen(case, {"granularity": "input", "root": "eigh"}), base)
 

@@ -40,6 +40,7 @@ def test_resume_is_the_uninterrupted_run_bit_for_bit(name, arguments):
         assert torch.equal(left, right)
 
 
+@pytest.mark.slow
 def test_resume_in_another_process(tmp_path):
     """The same bits after a restart of Python, from a file that is loaded with weights_only=True."""
     program = """

@@ -57,7 +57,7 @@ def _search_trial(ledger: Ledger, number: int, started: float, source: random.Ra
     speed = {"diagonal": 0.8, "block": 1.0, "input": 1.2}[parameters["granularity"]]
     floor = 0.1 + 0.1 * abs(math.log10(parameters["lr"]) + 0.8) + 0.02 * abs(math.log10(parameters["relative_damping"]))
     curve = [
-        _epoch(n, floor + 0.9 * math.exp(-n / speed) + source.uniform(0, 0.02), speed) for n in range(1, epochs + 1)
+        epoch(n, floor + 0.9 * math.exp(-n / speed) + source.uniform(0, 0.02), speed) for n in range(1, epochs + 1)
     ]
     at = [started + metrics.training_seconds for metrics in curve]
     first = record(number, parameters=parameters, seed=number, started=started, updated=started)
@@ -87,7 +87,7 @@ def _outcome(parameters: dict[str, Any], source: random.Random) -> Outcome:
     return source.choices([Outcome.COMPLETED, Outcome.STOPPED_EARLY, Outcome.ERROR], [0.6, 0.37, 0.03])[0]
 
 
-def _epoch(number: int, loss: float, speed: float) -> EpochMetrics:
+def epoch(number: int, loss: float, speed: float) -> EpochMetrics:
     return EpochMetrics(
         epoch=number,
         steps=100 * number,

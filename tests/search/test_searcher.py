@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.past import PastTrial
 from sngd_tune.search.searcher import ListSearcher, StudySearcher
-from tests.search.studies import CONDITIONAL, FINITE, HEAD, study
+from tests.search.studies import CONDITIONAL, HEAD, study
 
 LR = (
     HEAD
@@ -175,27 +175,6 @@ def test_close_leaves_no_trial_running(overrides: tuple[str, ...]) -> None:
     searcher.close()
     searcher.close()
     assert {trial.state for trial in searcher.study.trials} == {TrialState.FAIL}
-
-
-def test_importances() -> None:
-    searcher = StudySearcher(study(CONDITIONAL, "search.trials=30", "search.sampler=random"))
-    assert searcher.importances() == {}
-    for index in range(30):
-        config = searcher.suggest(str(index))
-        loss = 5.0 * (config["parameters"]["base"] == "sgd") + index / 100  # type: ignore[index]
-        searcher.on_trial_complete(str(index), result(4, loss, "completed"))
-    importances = searcher.importances()
-    assert importances["base"] > importances["granularity"]
-    assert list(importances.values()) == sorted(importances.values(), reverse=True)
-    assert math.isclose(sum(importances.values()), 1.0)
-
-
-def test_importances_of_objectives_all_alike_are_none() -> None:
-    searcher = StudySearcher(study(FINITE, "search.trials=4"))
-    for index in range(4):
-        searcher.suggest(str(index))
-        searcher.on_trial_complete(str(index), result(4, 1.0, "completed"))
-    assert all(math.isfinite(share) for share in searcher.importances().values())
 
 
 def test_can_be_pickled_and_saves_nothing(tmp_path: Any) -> None:

@@ -178,6 +178,7 @@ def test_trials_end_as_what_happened_to_them(tmp_path: Path, caplog: pytest.LogC
     assert len(list(ledger.directory.rglob("*.parquet"))) == 9
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_tried_again_from_its_checkpoint_then_lost(tmp_path: Path) -> None:
     ledger, listener = new_ledger(tmp_path), Listener()
     callback = _callback(ledger, listener)

@@ -265,6 +265,7 @@ def test_a_full_disk_leaves_earlier_trials_intact(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_a_readable_ledger(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path)
     program = textwrap.dedent(

@@ -141,6 +141,7 @@ def test_a_running_study_stays_open(ledger: Ledger) -> None:
 def test_the_parent_holds_configuration_best_settings_and_figures(tmp_path: Path, runs_dir: Path) -> None:
     ledger = new_ledger(tmp_path, mlflow={"tracking_uri": "http://ann:s3cret@127.0.0.1:9/"})
     (ledger.directory / "best.yaml").write_text("lr: 0.1\n")
+    (ledger.directory / "report.html").write_text("<!DOCTYPE html>")
     (ledger.directory / "figures").mkdir()
     (ledger.directory / "figures" / "curves.png").write_bytes(b"png")
     sync_study(ledger.directory, default_tracking_uri(ledger.directory))
@@ -148,6 +149,7 @@ def test_the_parent_holds_configuration_best_settings_and_figures(tmp_path: Path
     assert sorted(str(path.relative_to(stored)) for path in stored.rglob("*.*")) == [
         "best.yaml",
         "figures/curves.png",
+        "report.html",
         "study.json",
     ]
     assert "s3cret" not in (stored / "study.json").read_text()

@@ -67,6 +67,16 @@ def batch(splits: Splits, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(splits.train.inputs[:size]), torch.tensor(splits.train.targets[:size])
 
 
+def test_a_registered_workload_has_a_target_and_says_where_it_comes_from(name: str, workload: Workload) -> None:
+    if name not in WORKLOADS:
+        return
+    assert workload.target is not None
+    assert len(workload.target.provenance) > 40
+    if workload.target.metric == "validation_accuracy":
+        assert 0 < workload.target.value < 1
+        assert type(workload).correct is not Workload.correct
+
+
 def test_every_registered_workload_is_in_the_suite() -> None:
     assert set(WORKLOADS) <= set(SIZES)
 
@@ -109,6 +119,7 @@ def test_texts_go_on_by_one_token_and_use_those_of_training(splits: Splits) -> N
         assert set(np.unique(split.targets)) <= known
 
 
+@pytest.mark.slow
 def test_data_is_the_same_each_time(name: str, splits: Splits) -> None:
     again = load_data(name, data_dir())
     for one, other in zip(vars(splits).values(), vars(again).values(), strict=True):

@@ -76,7 +76,7 @@ def test_accuracy_is_an_objective_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("attribute", "message"),
     [
-        ("moons:Moons", "likelihood=None of workload Moons: must be one of softmax, gaussian, bernoulli for fisher"),
+        ("moons:Moons", "likelihood=None of workload Moons: must be one of softmax, gaussian, bernoulli for optimizer"),
         ("likelihoods:Doubled", "likelihood='softmax' of workload Doubled: .* it is 2 times that: divide it by 2, or"),
         ("likelihoods:RaisesInLoss", r"trying its model and loss failed \(RuntimeError: no batch.*faults\.py:\d+\)"),
     ],

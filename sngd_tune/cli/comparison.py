@@ -1,0 +1,153 @@
+"""Comparisons: compare, and what `validate`, `resume`, `status` and `report` do with one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sngd_tune.cli.app import Code, app
+from sngd_tune.cli.options import (
+    Address,
+    DataDir,
+    Format,
+    NewDirectory,
+    OutputFormat,
+    Overrides,
+    ReportFormat,
+    TrackingUri,
+    new_directory,
+    with_places,
+)
+from sngd_tune.display import holder_text, print_json, print_renderable, print_table, say
+
+if TYPE_CHECKING:
+    from sngd_tune.compare import ComparisonResult
+    from sngd_tune.progress import Tally
+
+
+@app.command()
+def compare(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Comparison file, such as search_spaces/comparisons/digits.yaml.")
+    ],
+    directory: NewDirectory = None,
+    data_dir: DataDir = None,
+    address: Address = None,
+    overrides: Overrides = None,
+    tracking_uri: TrackingUri = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Compare methods under equal budgets: search with each, train the winners again on fresh seeds, report."""
+    from sngd_tune.compare import run_comparison
+    from sngd_tune.progress import Tally, make_progress
+    from sngd_tune.search.comparison import load_comparison
+
+    config, cells = load_comparison(file, with_places(overrides, data_dir, tracking_uri))
+    directory = new_directory(directory, config.name)
+    say(f"comparison {config.name} in {directory}")
+    tally = Tally.of_comparison(config.name, [cell.study for cell in cells], config.confirm_seeds, [])
+    with make_progress(tally) as progress:
+        result = run_comparison(config, cells, directory, address=address, listeners=[progress])
+    _conclude(result, output)
+
+
+def is_comparison(file: Path) -> bool:
+    """Whether a file describes a comparison and no study."""
+    from sngd_tune.search.comparison import is_comparison
+
+    return is_comparison(file)
+
+
+def holds_comparison(directory: Path) -> bool:
+    """Whether a run directory is that of a comparison."""
+    from sngd_tune.tracking.comparison import ComparisonManifest
+
+    return ComparisonManifest.present(directory)
+
+
+def validate_comparison(file: Path, overrides: list[str], output: Format) -> None:
+    """Check everything that `compare` would need, and print the cells."""
+    from sngd_tune.compare import check_comparison
+    from sngd_tune.search.comparison import load_comparison
+
+    config, cells = load_comparison(file, overrides)
+    targets = check_comparison(config, cells)
+    seconds = {budget.label: budget.seconds for budget in config.workloads}
+    rows = [
+        {
+            "workload": cell.workload,
+            "method": cell.method,
+            "trials": cell.study.search.trials,
+            "seconds each": seconds[cell.workload],
+            "target": f"{targets[cell.workload].metric} {targets[cell.workload].value:g}",
+            "searched": ", ".join(cell.study.space),
+        }
+        for cell in cells
+    ]
+    if output is Format.JSON:
+        print_json({"schema": 1, "comparison": config.model_dump(mode="json", by_alias=True), "cells": rows})
+    else:
+        print_table(f"cells of {config.name}", tuple(rows[0]), [tuple(row.values()) for row in rows])
+    say(f"{file}: valid")
+
+
+def continue_comparison(directory: Path, address: str | None, output: Format) -> None:
+    """What `resume` does."""
+    from sngd_tune.compare import resume_comparison
+    from sngd_tune.progress import make_progress
+
+    with make_progress(_tally(directory)) as progress:
+        result = resume_comparison(directory, address=address, listeners=[progress])
+    _conclude(result, output)
+
+
+def show_comparison_status(directory: Path, output: Format) -> None:
+    """What `status` does."""
+    from sngd_tune.tracking.directory import holder
+
+    tally, named = _tally(directory), holder(directory)
+    if output is Format.JSON:
+        found = {"schema": 1, "comparison": tally.name, "directory": directory, "holder": named}
+        counts = {"trials_total": tally.total, "trials_finished": tally.finished}
+        print_json({**found, **counts, "trials": [record.to_dict() for record in tally.trials.values()]})
+        return
+    print(f"{tally.name}: {tally.finished} of {tally.total} trials finished, {holder_text(named)}")
+    print(tally.outcomes() or "none begun")
+
+
+def print_comparison(directory: Path, output: Format | ReportFormat) -> None:
+    """What `report` does."""
+    from sngd_tune.report.comparison.tables import comparison_markdown, comparison_tables
+    from sngd_tune.results import comparison_report
+
+    found = comparison_report(directory)
+    if output == Format.JSON:
+        print_json(found.to_dict())
+    elif output is ReportFormat.MARKDOWN:
+        print(comparison_markdown(found))
+    else:
+        print_renderable(comparison_tables(found))
+
+
+def _tally(directory: Path) -> "Tally":
+    from sngd_tune.compare import past_records
+    from sngd_tune.progress import Tally
+    from sngd_tune.tracking.comparison import ComparisonManifest
+
+    manifest = ComparisonManifest.read(directory)
+    studies, seeds = [cell.study for cell in manifest.cells], manifest.config.confirm_seeds
+    return Tally.of_comparison(manifest.config.name, studies, seeds, past_records(directory))
+
+
+def _conclude(result: "ComparisonResult", output: Format) -> None:
+    """Print what a comparison found, and leave with its exit code."""
+    print_comparison(result.directory, output)
+    if result.mirror_missed:
+        say(f"MLflow lacks {result.mirror_missed} records; `sngd-tune sync {result.directory}` sends them")
+    if result.outcome == "interrupted":
+        say(f"interrupted; `sngd-tune resume {result.directory}` goes on and repeats no finished trial")
+        raise typer.Exit(Code.INTERRUPTED)
+    say(f"the whole report: {result.directory / 'report.html'}; in MLflow: sngd-tune ui {result.directory}")
+    if result.outcome == "partial":
+        say("a method has no winner, or a winner's training failed; the report says which")
+        raise typer.Exit(Code.PARTIAL)

@@ -1,0 +1,69 @@
+"""What a study or a comparison found: report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sngd_tune.cli.app import app
+from sngd_tune.cli.comparison import holds_comparison, print_comparison
+from sngd_tune.cli.options import ReportFormat, RunDirectory
+from sngd_tune.display import print_json, print_renderable, say
+from sngd_tune.errors import ConfigurationError
+
+
+@app.command()
+def report(
+    directory: RunDirectory,
+    html: Annotated[bool, typer.Option("--html", help="Also write the report as one page, DIR/report.html.")] = False,
+    file: Annotated[Path | None, typer.Option("--file", help="Another place for the page.")] = None,
+    output: Annotated[
+        ReportFormat, typer.Option("--format", help="How data is printed; markdown: the table of a comparison.")
+    ] = ReportFormat.TABLE,
+) -> None:
+    """Print what a study or a comparison found, from its ledgers alone."""
+    page = file or directory / "report.html" if html or file else None
+    if holds_comparison(directory):
+        print_comparison(directory, output)
+        if page is not None:
+            from sngd_tune.results import write_page_of
+
+            say(f"page: {write_page_of(directory, page)}")
+        return
+    if output is ReportFormat.MARKDOWN:
+        raise ConfigurationError("--format markdown: is for comparisons; a study has table and json")
+    from sngd_tune.report.summary import study_report
+    from sngd_tune.report.tables import report_tables
+
+    found = study_report(directory)
+    if output is ReportFormat.JSON:
+        print_json({**found.to_dict(), **_origins(directory)})
+    else:
+        print_renderable(report_tables(found))
+    if page is not None:
+        say(f"page: {_write_study_page(directory, page)}")
+
+
+def _origins(directory: Path) -> dict[str, Any]:
+    """What a study's report says beyond its trials: which parameters decided, on which machine, with which versions."""
+    from sngd_tune.history import past_trials
+    from sngd_tune.search.importance import importances
+    from sngd_tune.tracking.ledger import Ledger
+
+    ledger = Ledger.open(directory)
+    manifest = ledger.manifest
+    return {
+        "importances": [vars(each) for each in importances(ledger.config, past_trials(ledger))],
+        "machine": vars(manifest.machine) if manifest.machine else None,
+        "versions": {"code": manifest.code_version, **manifest.versions},
+    }
+
+
+def _write_study_page(directory: Path, file: Path) -> Path:
+    from sngd_tune.history import past_trials
+    from sngd_tune.report.study_page import write_study_page
+    from sngd_tune.search.importance import importances
+    from sngd_tune.tracking.ledger import Ledger
+
+    ledger = Ledger.open(directory)
+    return write_study_page(ledger, importances(ledger.config, past_trials(ledger)), file)

@@ -1,0 +1,186 @@
+"""Studies: run, validate, resume, status."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sngd_tune.cli.app import Code, app
+from sngd_tune.cli.comparison import (
+    continue_comparison,
+    holds_comparison,
+    is_comparison,
+    show_comparison_status,
+    validate_comparison,
+)
+from sngd_tune.cli.options import (
+    Address,
+    DataDir,
+    Format,
+    NewDirectory,
+    OutputFormat,
+    Overrides,
+    RunDirectory,
+    StudyFile,
+    TrackingUri,
+    new_directory,
+    with_places,
+)
+from sngd_tune.display import holder_text, parameters_text, print_json, print_renderable, print_table, say
+
+if TYPE_CHECKING:
+    from sngd_tune.launch import StudyResult
+    from sngd_tune.records.study import StudyConfig
+    from sngd_tune.search.space import SearchSpace
+
+_BEST_SHOWN = 6
+
+
+@app.command()
+def run(
+    file: StudyFile,
+    directory: NewDirectory = None,
+    data_dir: DataDir = None,
+    address: Address = None,
+    overrides: Overrides = None,
+    tracking_uri: TrackingUri = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Run a study: search, then train the winner again on fresh seeds."""
+    config = _load(file, overrides, data_dir, tracking_uri)
+    directory = new_directory(directory, config.name)
+    from sngd_tune.launch import run_study
+    from sngd_tune.progress import Tally, make_progress
+
+    say(f"study {config.name} in {directory}")
+    with make_progress(Tally.of_study(config)) as progress:
+        result = run_study(config, directory, address=address, listeners=[progress])
+    _conclude(result, output)
+
+
+@app.command()
+def validate(
+    file: StudyFile,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Check a study or comparison file, its workloads and its data; print what is searched. Nothing is started."""
+    if is_comparison(file):
+        validate_comparison(file, with_places(overrides, data_dir, None), output)
+        return
+    config = _load(file, overrides, data_dir)
+    from sngd_tune.search.space import SearchSpace
+
+    _show_space(config, SearchSpace(config), output)
+    from sngd_tune.launch import load_splits
+
+    load_splits(config)
+    say(f"{file}: valid")
+
+
+@app.command()
+def status(directory: RunDirectory, output: OutputFormat = Format.TABLE) -> None:
+    """Print how far a study or a comparison is: outcomes and best trials."""
+    if holds_comparison(directory):
+        show_comparison_status(directory, output)
+        return
+    from sngd_tune.progress import Tally
+    from sngd_tune.records.ranking import rank
+    from sngd_tune.report.tables import trials_table
+    from sngd_tune.tracking.directory import holder
+    from sngd_tune.tracking.ledger import Ledger
+
+    ledger = Ledger.open(directory)
+    trials = ledger.trials()
+    tally = Tally.of_study(ledger.config, trials)
+    named = holder(directory)
+    if output is Format.JSON:
+        found = {"schema": 1, "study": ledger.config.name, "directory": directory, "holder": named}
+        counts = {"trials_total": tally.total, "trials_finished": tally.finished}
+        print_json({**found, **counts, "trials": [record.to_dict() for record in trials]})
+        return
+    print(f"{ledger.config.name}: {tally.finished} of {tally.total} trials finished, {holder_text(named)}")
+    print(tally.outcomes() or "none begun")
+    best = rank(trials, ledger.config.objectives[0])[:_BEST_SHOWN]
+    if best:
+        print_renderable(trials_table("best trials", best, ledger.config.objectives))
+
+
+@app.command()
+def resume(directory: RunDirectory, address: Address = None, output: OutputFormat = Format.TABLE) -> None:
+    """Continue a study or a comparison that was interrupted; no finished trial is repeated."""
+    if holds_comparison(directory):
+        continue_comparison(directory, address, output)
+        return
+    from sngd_tune.launch import resume_study
+    from sngd_tune.progress import Tally, make_progress
+    from sngd_tune.tracking.ledger import Ledger
+
+    ledger = Ledger.open(directory)
+    with make_progress(Tally.of_study(ledger.config, ledger.trials())) as progress:
+        result = resume_study(directory, address=address, listeners=[progress])
+    _conclude(result, output)
+
+
+def _load(
+    file: Path, overrides: list[str] | None, data_dir: Path | None, tracking_uri: str | None = None
+) -> "StudyConfig":
+    """The study of a file, under the environment, under ``--set``, under the flags."""
+    from sngd_tune.search.load import load_study
+
+    return load_study(file, with_places(overrides, data_dir, tracking_uri))
+
+
+def _show_space(config: "StudyConfig", space: "SearchSpace", output: Format) -> None:
+    rows, samples = space.rows(), space.samples(3, config.search.seed)
+    if output is Format.JSON:
+        print_json(
+            {
+                "schema": 1,
+                "study": config.model_dump(mode="json", by_alias=True),
+                "space": [vars(row) for row in rows],
+                "samples": samples,
+            }
+        )
+        return
+    columns = ("parameter", "kind", "range", "scale", "condition", "default", "meaning")
+    print_table(f"space of {config.name}", columns, [tuple(vars(row).values()) for row in rows])
+    print_table(
+        "three sampled trials", ("", "parameters"), [(i + 1, parameters_text(p)) for i, p in enumerate(samples)]
+    )
+
+
+def _conclude(result: "StudyResult", output: Format) -> None:
+    """Print what a run found, and leave with its exit code."""
+    from sngd_tune.report.summary import study_report
+    from sngd_tune.report.tables import report_tables
+
+    found = study_report(result.directory)
+    if output is Format.JSON:
+        print_json({**found.to_dict(), "directory": result.directory, "outcome": result.outcome})
+    else:
+        print_renderable(report_tables(found, limit=_BEST_SHOWN))
+        _show_use(result)
+    if result.mirror_missed:
+        say(f"MLflow lacks {result.mirror_missed} records; `sngd-tune sync {result.directory}` sends them")
+    if result.outcome == "interrupted":
+        say(f"interrupted; `sngd-tune resume {result.directory}` goes on and repeats no finished trial")
+        raise typer.Exit(Code.INTERRUPTED)
+    if result.outcome == "partial":
+        say("no trial completed" if result.best is None else "the best settings could not be confirmed")
+        raise typer.Exit(Code.FAILED if result.best is None else Code.PARTIAL)
+
+
+def _show_use(result: "StudyResult") -> None:
+    from sngd_tune.launch import trial_config
+    from sngd_tune.recipe import usage
+    from sngd_tune.tracking.ledger import Ledger
+
+    if result.best is None:
+        return
+    path = result.directory / "best.yaml"
+    print(
+        f"\nbest settings: {path}\n\n{usage(trial_config(result.best, Ledger.open(result.directory).config), path)}\n"
+    )
+    say(f"see them in MLflow: sngd-tune ui {result.directory}")
