@@ -1,12 +1,11 @@
 """Parquet files that are there whole or not at all."""
 
-import os
-import uuid
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sngd_tune.atomic import replacing
 from sngd_tune.errors import ConfigurationError, SngdTuneError
 
 __all__ = ["refuse_existing", "write_table"]
@@ -26,27 +25,10 @@ def write_table(path: Path, table: pa.Table) -> None:
     Raises:
         SngdTuneError: it cannot be written; what was there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                pq.write_table(table, file, compression="zstd", row_group_size=_ROWS_PER_GROUP)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105 - Path.replace would hide that this is the atomic step
-            _sync_directory(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            pq.write_table(table, file, compression="zstd", row_group_size=_ROWS_PER_GROUP)
     except OSError as error:
         reason = error.strerror or error
         raise SngdTuneError(f"{path}: cannot be written ({reason}); free space or fix the permissions") from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,9 +4,7 @@ A page is a list of sections, a section a list of blocks; whoever has something 
 `write_page` alone knows HTML. Text is text: names and errors of users are escaped, never interpreted.
 """
 
-import os
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from sngd_tune.atomic import replacing
 from sngd_tune.errors import LedgerError
 from sngd_tune.report.vector import own_ids, svg_of, width_of
 
@@ -158,14 +157,10 @@ def write_page(path: Path | str, page: Page) -> Path:
     """
     path = Path(path)
     content = render(page)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(content, encoding="utf-8")
-            os.replace(temporary, path)  # noqa: PTH105 - Path.replace would hide that this is the atomic step
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(content.encode())
     except OSError as error:
         raise LedgerError(f"{path}: cannot be written ({error.strerror or error}); free space or fix it") from error
     return path
