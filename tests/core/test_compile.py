@@ -121,6 +121,7 @@ def test_one_whole_graph_that_runs_in_all_steps_but_those_with_statistics(form, 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in KINDS], ids=str)
+@pytest.mark.slow
 def test_each_kind_of_layer_has_one_whole_graph(case, form):
     chosen = settings("input-cholesky", fisher_interval=8, statistics_interval=4, warmup_batches=1)
 
@@ -146,6 +147,7 @@ def test_each_kind_of_layer_has_one_whole_graph(case, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_a_real_backend(form):
     expected = uncompiled(form)
     model, optimizer, inner = built(form, "aot_eager")

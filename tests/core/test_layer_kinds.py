@@ -221,8 +221,14 @@ def explicit_is_fused(case, value, base):
     assert models_differ(restore(rebuilt), model) < TOLERANCE
 
 
+#: The quick suite takes every second one.
+SAMPLED = [
+    pytest.param(kept, marks=[pytest.mark.slow] if i % 2 else []) for i, kept in enumerate([*INPUT_SIDE, *OUTPUT_SIDE])
+]
+
+
 @each_case
-@pytest.mark.parametrize("kept", [*INPUT_SIDE, *OUTPUT_SIDE], ids=in_short)
+@pytest.mark.parametrize("kept", SAMPLED, ids=in_short)
 def test_explicit_form_is_the_fused_form(case, kept):
     explicit_is_fused(case, chosen(case, kept), "momentum")
 
