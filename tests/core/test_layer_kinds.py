@@ -362,7 +362,9 @@ def single_precision(x):
 
 
 @each_case
-@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16-autocast"])
+@pytest.mark.parametrize(
+    "autocast", [pytest.param(False, marks=pytest.mark.slow), True], ids=["float32", "bfloat16-autocast"]
+)
 def test_low_precision_stays_finite(case, autocast):
     model = case.make().float()
     optimizer = SNGD(model, settings(**LOW_RANK), lr=1e-2)

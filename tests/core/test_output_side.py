@@ -187,6 +187,7 @@ class Pieces(Rows):
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("root", DENSE_ROOTS)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.slow
 def test_explicit_form_is_the_fused_form_and_the_dense_reference(granularity, root, base):
     settings = chosen(granularity, root=root)
     model = fused(settings, base)

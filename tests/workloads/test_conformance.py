@@ -166,6 +166,7 @@ def test_the_likelihood_is_that_of_the_loss(workload: Workload, splits: Splits) 
         check_likelihood(workload, splits.train)
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss(name: str, workload: Workload, splits: Splits) -> None:
     torch.manual_seed(0)
     model, (inputs, targets) = workload.model(), batch(splits, STEPS_ON.get(name, 256))
