@@ -81,7 +81,9 @@ def _neither(candidate: MethodSummary, others: Sequence[MethodSummary], best: st
     if not candidate.runs:
         return "has no re-trained winner yet" if candidate.status == "incomplete" else "has no winner"
     if best is None and not _reached(candidate):
-        return "did not reach the target, and no other method did"
+        some = [each.method for each in others if _reached(each)]
+        rest = f"{' and '.join(some)} did on a minority of the seeds" if some else "no other method did"
+        return f"did not reach the target, and {rest}"
     pending = [each.method for each in others if each.status != "complete"]
     if pending:
         return f"has neither won nor lost so far: {', '.join(pending)} not complete"

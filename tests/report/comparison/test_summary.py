@@ -155,6 +155,10 @@ def test_nobody_reached() -> None:
     found = _only(workload(sngd=method(MISSING), adamw=method(MISSING)))
     assert (found.result, found.best_baseline) == ("neither", None)
     assert "did not reach the target, and no other method did" in found.sentence
+    once = (1.0, *(math.inf for _ in range(4)))
+    seldom = _only(workload(sngd=method(MISSING), adamw=method(once)))
+    assert (seldom.result, seldom.best_baseline) == ("neither", None)
+    assert "did not reach the target, and adamw did on a minority of the seeds" in seldom.sentence
 
 
 def test_equal_methods_are_no_difference() -> None:
