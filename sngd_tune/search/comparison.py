@@ -63,7 +63,7 @@ def _study(config: ComparisonConfig, budget: WorkloadBudget, method: str, space:
     search = config.search.model_dump(exclude={"scheduler"}) | {"scheduler": _scheduler(config, budget)}
     return {
         "schema": SCHEMA_VERSION,
-        "name": f"{budget.label}.{method}"[:100],
+        "name": f"{budget.label}.{method}",
         "workload": budget.workload,
         "data_dir": config.data_dir,
         "epochs": budget.epochs,

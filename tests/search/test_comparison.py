@@ -77,6 +77,7 @@ def test_every_shipped_comparison_loads(path: Path) -> None:
         ("candidate=c", "'c': not among the methods; known: a, b (changed by --set candidate=c)"),
         ("workloads.1.methods=[c]", "'c': not among the methods"),
         ("workloads.1.name=digits_mlp", "workloads: 'digits_mlp' stands twice; give one of them another `name`"),
+        (f"workloads.1.name={'x' * 99}", "name: 'xxx"),
         ("search.seconds=5", "search.seconds: would give methods unequal trials"),
         ("workloads.0.seconds=0", "must be greater than 0"),
         ("workloads.0.secnds=3", "workloads.0.secnds: unknown key; did you mean 'seconds'?"),
