@@ -15,7 +15,7 @@ A cell is an ordinary study in ``DIR/<workload>/<method>``; `resume` repeats no 
 
 import gc
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,9 @@ from sngd_tune.launch import StudyRun, load_splits, unused_removed
 from sngd_tune.records.comparison import Cell, ComparisonConfig, WorkloadBudget
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.outcome import Outcome
-from sngd_tune.records.ranking import fastest, rank
+from sngd_tune.records.ranking import winners
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
-from sngd_tune.report.figures import epochs_by_trial
 from sngd_tune.results import write_comparison
 from sngd_tune.runner import TrialRunner, interrupt_on_terminate
 from sngd_tune.tracking.comparison import ComparisonManifest
@@ -124,7 +123,7 @@ def past_records(directory: Path) -> list[TrialRecord]:
     ledgers = (
         Ledger.open(cell.directory(directory))
         for cell in ComparisonManifest.read(directory).cells
-        if (cell.directory(directory) / Manifest.NAME).exists()
+        if Manifest.present(cell.directory(directory))
     )
     return [record for ledger in ledgers for record in ledger.trials()]
 
@@ -173,8 +172,7 @@ class _Comparison:
 
     def _ledger(self, cell: Cell) -> Ledger:
         directory = cell.directory(self._directory)
-        present = (directory / Manifest.NAME).exists()
-        return Ledger.open(directory) if present else Ledger.create(directory, cell.study)
+        return Ledger.open(directory) if Manifest.present(directory) else Ledger.create(directory, cell.study)
 
     def _confirm(
         self, budget: WorkloadBudget, runner: TrialRunner, ledgers: Sequence[Ledger], runs: Sequence[StudyRun]
@@ -199,17 +197,12 @@ class _Comparison:
         return self._directory / budget.label / "tune"
 
 
-def _winners(ledger: Ledger, target: Target) -> dict[str, Mapping[str, Any]]:
-    """Parameters of ``"best"`` and ``"fastest"``; one where both are the same trial, none where none completed."""
-    records = ledger.trials()
-    best = next(iter(rank(records, ledger.config.objectives[0])), None)
-    first = fastest(records, epochs_by_trial(ledger), target)
-    chosen = {"best": best, "fastest": first if first is not best else None}
-    return {candidate: record.parameters for candidate, record in chosen.items() if record is not None}
-
-
 def _wanted(ledger: Ledger, target: Target, seeds: int) -> list[dict[str, Any]]:
-    return confirmations(ledger.config, _winners(ledger, target), seeds, ledger.trials())
+    """Trainings of a cell's winners that are still to run."""
+    records = ledger.trials()
+    chosen = winners(records, ledger.epochs_by_trial(), ledger.config.objectives[0], target)
+    parameters = {candidate: record.parameters for candidate, record in chosen.items()}
+    return confirmations(ledger.config, parameters, seeds, records)
 
 
 def _interleaved(by_method: Sequence[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

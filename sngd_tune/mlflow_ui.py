@@ -36,11 +36,12 @@ def ui_store(directory: Path | None, runs: Path, tracking_uri: str | None) -> st
     from sngd_tune.tracking.comparison import ComparisonManifest
     from sngd_tune.tracking.group import store_uri
     from sngd_tune.tracking.ledger import Ledger
+    from sngd_tune.tracking.manifest import Manifest
 
     if tracking_uri is not None:
         return tracking_uri
     folder = directory or runs
-    if (folder / "study.json").exists():
+    if Manifest.present(folder):
         uri = store_uri(folder.absolute(), Ledger.open(folder).config.mlflow)
     elif ComparisonManifest.present(folder):
         uri = store_uri(folder.absolute(), ComparisonManifest.read(folder).config.mlflow)

@@ -12,7 +12,6 @@ from sngd_tune.records.importance import Importance
 from sngd_tune.report.comparison.figures import write_comparison_figures
 from sngd_tune.report.comparison.page import write_comparison_page
 from sngd_tune.report.comparison.summary import ComparisonReport, MethodResults, WorkloadResults, summarize_comparison
-from sngd_tune.report.figures import epochs_by_trial
 from sngd_tune.report.setup import machine_section
 from sngd_tune.search.importance import importances as find_importances
 from sngd_tune.tracking.client import MirrorError
@@ -128,12 +127,12 @@ def _method(directory: Path, cell: Cell) -> MethodResults:
     ledger = _ledger(directory, cell)
     if ledger is None:
         return MethodResults(config=cell.study, trials=[], epochs={})
-    return MethodResults(config=cell.study, trials=ledger.trials(), epochs=epochs_by_trial(ledger))
+    return MethodResults(config=cell.study, trials=ledger.trials(), epochs=ledger.epochs_by_trial())
 
 
 def _ledger(directory: Path, cell: Cell) -> Ledger | None:
     home = cell.directory(directory)
-    return Ledger.open(home) if (home / Manifest.NAME).exists() else None
+    return Ledger.open(home) if Manifest.present(home) else None
 
 
 def _mirror(directory: Path, manifest: ComparisonManifest, report: ComparisonReport, files: list[Path]) -> int:

@@ -8,7 +8,10 @@ from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
 
-__all__ = ["fastest", "rank"]
+__all__ = ["fastest", "rank", "winners"]
+
+#: Outcomes of a trial whose evaluations count, however early it was stopped.
+_SOUND = (Outcome.COMPLETED, Outcome.STOPPED_EARLY)
 
 
 def rank(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
@@ -50,4 +53,13 @@ def fastest(
     return min(seconds.values(), key=lambda found: found[:2])[2] if seconds else None
 
 
-_SOUND = (Outcome.COMPLETED, Outcome.STOPPED_EARLY)
+def winners(
+    records: Sequence[TrialRecord], epochs: Mapping[str, Sequence[EpochMetrics]], objective: str, target: Target
+) -> dict[str, TrialRecord]:
+    """What a comparison trains again: ``"best"`` by the objective, and the ``"fastest"`` where that is another trial.
+
+    Empty where no trial completed and none reached the target. Arguments as in `rank` and `fastest`.
+    """
+    best, first = next(iter(rank(records, objective)), None), fastest(records, epochs, target)
+    chosen = {"best": best, "fastest": first if first is not best else None}
+    return {candidate: record for candidate, record in chosen.items() if record is not None}

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sngd_tune.errors import LedgerError
 from sngd_tune.records.metrics import direction
 
 __all__ = [
@@ -57,6 +59,19 @@ class Drawing:
     def whole(self) -> Any:
         """All panels in one figure, under the title."""
         return self._figure(self.title, self.panels)
+
+    def save(self, path: Path) -> Path:
+        """Write `whole` as a PNG file, in a folder that is made where it does not exist; the path.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.whole().savefig(path, dpi=130)
+        except OSError as error:
+            raise LedgerError(f"{path}: cannot be written ({error.strerror or error}); free space or fix it") from error
+        return path
 
     def single(self, panel: Panel) -> Any:
         """One of the panels in a figure of its own, for a page that has captions."""

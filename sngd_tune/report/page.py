@@ -14,9 +14,21 @@ from typing import Any
 
 from sngd_tune.atomic import replacing
 from sngd_tune.errors import LedgerError
+from sngd_tune.report.canvas import Drawing
 from sngd_tune.report.vector import own_ids, svg_of, width_of
 
-__all__ = ["Block", "FigureBlock", "Page", "Section", "TableBlock", "TextBlock", "render", "svg_of", "write_page"]
+__all__ = [
+    "Block",
+    "FigureBlock",
+    "Page",
+    "Section",
+    "TableBlock",
+    "TextBlock",
+    "figure_blocks",
+    "render",
+    "svg_of",
+    "write_page",
+]
 
 #: Figures wider than this (points) take a row of their own.
 _HALF_PAGE = 400.0
@@ -147,6 +159,16 @@ def render(page: Page) -> str:
     environment.filters["own_ids"] = lambda svg: Markup(own_ids(svg, f"f{next(numbers)}-"))
     template = files("sngd_tune.report").joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(page=page)
+
+
+def figure_blocks(drawing: Drawing | None) -> list[Block]:
+    """A figure for each panel of a drawing, under the panel's caption; empty for None."""
+    if drawing is None:
+        return []
+    return [
+        FigureBlock(svg_of(drawing.single(panel)), panel.caption, f"{drawing.title}: {panel.caption}")
+        for panel in drawing.panels
+    ]
 
 
 def write_page(path: Path | str, page: Page) -> Path:

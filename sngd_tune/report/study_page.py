@@ -7,18 +7,16 @@ from sngd_tune.records.importance import Importance
 from sngd_tune.records.metrics import direction
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.report.best_so_far import draw_best_so_far
-from sngd_tune.report.canvas import Drawing, words
-from sngd_tune.report.figures import epochs_by_trial
+from sngd_tune.report.canvas import words
 from sngd_tune.report.findings import confirmation_blocks, failures_blocks, trials_blocks
 from sngd_tune.report.front import front_blocks
 from sngd_tune.report.layers import layers_section
 from sngd_tune.report.learning import draw_learning_curves
-from sngd_tune.report.page import Block, FigureBlock, Page, Section, TextBlock, write_page
+from sngd_tune.report.page import Page, Section, TextBlock, figure_blocks, write_page
 from sngd_tune.report.sensitivity import sensitivity_section
 from sngd_tune.report.setup import budget_section, machine_section, space_section
 from sngd_tune.report.slices import draw_slices
 from sngd_tune.report.summary import summarize
-from sngd_tune.report.vector import svg_of
 from sngd_tune.report.verdict import verdict
 from sngd_tune.tracking.ledger import Ledger
 
@@ -47,7 +45,7 @@ def study_page(ledger: Ledger, importances: Sequence[Importance]) -> Page:
     Raises:
         LedgerError: the ledger is damaged.
     """
-    config, records, curves = ledger.config, ledger.trials(), epochs_by_trial(ledger)
+    config, records, curves = ledger.config, ledger.trials(), ledger.epochs_by_trial()
     report = summarize(config.name, config.workload, config.objectives, records)
     search = [record for record in records if record.phase == "search"]
     hosts = sorted({record.host for record in records if record.host})
@@ -55,11 +53,11 @@ def study_page(ledger: Ledger, importances: Sequence[Importance]) -> Page:
     sections = [
         Section("What came out", [TextBlock(verdict(report, config))], "verdict"),
         Section("Confirmation", confirmation_blocks(report), "confirmation"),
-        Section("Learning curves", _figures(draw_learning_curves(config, records, curves)), "curves"),
-        Section("Progress of the search", _figures(draw_best_so_far(config, records)), "progress"),
+        Section("Learning curves", figure_blocks(draw_learning_curves(config, records, curves)), "curves"),
+        Section("Progress of the search", figure_blocks(draw_best_so_far(config, records)), "progress"),
         Section("Loss against time", front_blocks(config, records, curves), "front"),
         sensitivity_section(config, importances),
-        Section("Slices through the space", _figures(draw_slices(config, search)), "slices"),
+        Section("Slices through the space", figure_blocks(draw_slices(config, search)), "slices"),
         Section("Best trials", trials_blocks(report), "trials"),
         layers_section(config, report.best, best_epochs),
         space_section(config),
@@ -71,12 +69,3 @@ def study_page(ledger: Ledger, importances: Sequence[Importance]) -> Page:
     counts = ", ".join(f"{report.outcomes[each]} {words(each)}" for each in Outcome if each in report.outcomes)
     subtitle = f"Workload {config.workload}; {goals}. {report.budget.trials} trials: {counts or 'none begun'}."
     return Page(f"Study {config.name}", subtitle, [section for section in sections if section.blocks])
-
-
-def _figures(drawing: Drawing | None) -> list[Block]:
-    if drawing is None:
-        return []
-    return [
-        FigureBlock(svg_of(drawing.single(panel)), panel.caption, f"{drawing.title}: {panel.caption}")
-        for panel in drawing.panels
-    ]

@@ -13,16 +13,13 @@ from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.ranking import rank
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.statistics import Difference, paired_difference, spread
-from sngd_tune.report.values import Budget, Confirmation, Failure
+from sngd_tune.report.values import TEST_METRICS, Budget, Confirmation, Failure
 from sngd_tune.tracking.ledger import Ledger
 
 __all__ = ["StudyReport", "study_report", "summarize"]
 
 #: Version of `StudyReport.to_dict`.
 REPORT_VERSION = 1
-
-#: Metrics of a confirmation, the one that decides first, and whether higher is better.
-_TEST_METRICS = {"test_accuracy": True, "test_loss": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +100,7 @@ def summarize(study: str, workload: str, objectives: Sequence[str], records: Seq
         pareto=tuple(_pareto(ranking, objectives)) if len(objectives) > 1 else (),
         confirmations=tuple(_confirmations(confirm)),
         differences=tuple(_differences(confirm)),
-        failures=tuple(_failure(record) for record in records if record.outcome.failed),
+        failures=tuple(Failure.of(record) for record in records if record.outcome.failed),
     )
 
 
@@ -142,7 +139,7 @@ def _confirmations(confirm: Sequence[TrialRecord]) -> list[Confirmation]:
     for candidate in ("best", "default"):
         records = [record for record in confirm if record.candidate == candidate and record.outcome.finished]
         completed = [record for record in records if record.outcome is Outcome.COMPLETED]
-        spreads = {metric: spread([getattr(record, metric) for record in completed]) for metric in _TEST_METRICS}
+        spreads = {metric: spread([getattr(record, metric) for record in completed]) for metric in TEST_METRICS}
         if records:
             found.append(
                 Confirmation(
@@ -159,7 +156,7 @@ def _confirmations(confirm: Sequence[TrialRecord]) -> list[Confirmation]:
 def _differences(confirm: Sequence[TrialRecord]) -> list[Difference]:
     completed = [record for record in confirm if record.outcome is Outcome.COMPLETED]
     found = []
-    for metric, higher_is_better in _TEST_METRICS.items():
+    for metric, higher_is_better in TEST_METRICS.items():
         sides = [
             {record.seed: getattr(record, metric) for record in completed if record.candidate == candidate}
             for candidate in ("best", "default")
@@ -168,11 +165,6 @@ def _differences(confirm: Sequence[TrialRecord]) -> list[Difference]:
         if difference is not None:
             found.append(difference)
     return found
-
-
-def _failure(record: TrialRecord) -> Failure:
-    lines = (record.error or "").strip().splitlines()
-    return Failure(trial=record.trial, outcome=record.outcome, reason=lines[-1].strip() if lines else "not recorded")
 
 
 def _trial(record: TrialRecord) -> dict[str, Any]:

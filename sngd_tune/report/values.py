@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 
 from sngd_tune.records.outcome import Outcome
+from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.statistics import Spread
 
-__all__ = ["Budget", "Confirmation", "Failure"]
+__all__ = ["TEST_METRICS", "Budget", "Confirmation", "Failure"]
+
+#: Metrics of a confirmation, the one that decides first, and whether higher is better.
+TEST_METRICS = {"test_accuracy": True, "test_loss": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +58,9 @@ class Failure:
     trial: str
     outcome: Outcome
     reason: str
+
+    @classmethod
+    def of(cls, record: TrialRecord) -> "Failure":
+        """With the last line of the trial's error for the reason."""
+        lines = (record.error or "").strip().splitlines()
+        return cls(trial=record.trial, outcome=record.outcome, reason=lines[-1].strip() if lines else "not recorded")

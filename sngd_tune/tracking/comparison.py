@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
+from sngd_tune.errors import ConfigurationError, LedgerError
 from sngd_tune.records.comparison import Cell, ComparisonConfig
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.target import Target
-from sngd_tune.tracking.files import make_directory, replace_file
+from sngd_tune.tracking.files import make_directory, read_versioned, replace_file
 from sngd_tune.tracking.provenance import code_version
 
 __all__ = ["COMPARISON_VERSION", "ComparisonManifest"]
@@ -89,18 +89,7 @@ class ComparisonManifest:
             LedgerError: it is damaged.
         """
         path = directory / cls.NAME
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = values.pop("comparison_version")
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigurationError(f"{directory}: no comparison there (no {cls.NAME}); check the path") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
-        if version != COMPARISON_VERSION:
-            raise SchemaVersionError(
-                f"{directory}: written with version {version!r}, this sngd_tune reads {COMPARISON_VERSION}; use the "
-                f"version that wrote it ({values.get('code_version', 'unknown')})"
-            )
+        values = read_versioned(path, "comparison", "comparison_version", COMPARISON_VERSION)
         try:
             return cls._from(values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -108,6 +97,7 @@ class ComparisonManifest:
 
     @classmethod
     def _from(cls, values: dict[str, Any]) -> "ComparisonManifest":
+        del values["comparison_version"]
         cells = (
             Cell(workload=each["workload"], method=each["method"], study=StudyConfig.model_validate(each["study"]))
             for each in values.pop("cells")

@@ -1,11 +1,13 @@
 """The files of a run directory: written whole, with errors that say what is safe and how to go on."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from sngd_tune.atomic import replacing
-from sngd_tune.errors import LedgerError
+from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
 
-__all__ = ["make_directory", "replace_file"]
+__all__ = ["make_directory", "read_versioned", "replace_file"]
 
 
 def make_directory(path: Path) -> None:
@@ -14,6 +16,35 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerError(f"{path}: cannot be made ({error.strerror}); choose another run directory") from error
+
+
+def read_versioned(path: Path, kind: str, key: str, version: int) -> dict[str, Any]:
+    """The values of a JSON manifest of this version.
+
+    Args:
+        path: of the manifest, in the directory it is about.
+        kind: what the directory is of, such as ``"study"``, for messages.
+        key: of the version, such as ``"ledger_version"``.
+        version: what it has to be.
+
+    Raises:
+        ConfigurationError: none is there.
+        SchemaVersionError: another version of sngd_tune wrote it.
+        LedgerError: it is damaged.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = values[key]
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigurationError(f"{path.parent}: no {kind} there (no {path.name}); check the path") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
+    if found != version:
+        raise SchemaVersionError(
+            f"{path.parent}: written with {key.replace('_', ' ')} {found!r}, this sngd_tune reads {version}; use the "
+            f"version that wrote it ({values.get('code_version', 'unknown')})"
+        )
+    return values
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o644) -> Path:

@@ -129,6 +129,13 @@ class Ledger:
         """What `epochs` holds, as ``(trial, time, metrics)``."""
         return [(row["trial"], row["time"], metrics_of(row)) for row in self.epochs(trial).to_pylist()]
 
+    def epochs_by_trial(self) -> dict[str, list[EpochMetrics]]:
+        """The measurements of each trial that has any, in order of epochs. Raises as `epochs`."""
+        found: dict[str, list[EpochMetrics]] = {}
+        for trial, _, metrics in self.epoch_metrics():
+            found.setdefault(trial, []).append(metrics)
+        return found
+
     def dataset(self) -> ds.Dataset:
         """Every row of every attempt as one Arrow dataset, to filter and scan lazily.
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
+from sngd_tune.errors import ConfigurationError, LedgerError
 from sngd_tune.records.machine import Machine
 from sngd_tune.records.study import StudyConfig
+from sngd_tune.tracking.files import read_versioned
 from sngd_tune.tracking.provenance import code_version, git_commit, package_versions, this_machine
 from sngd_tune.tracking.redaction import redact
 from sngd_tune.tracking.schema import LEDGER_VERSION
@@ -68,18 +69,7 @@ class Manifest:
             LedgerError: it is damaged.
         """
         path = directory / cls.NAME
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = values["ledger_version"]
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigurationError(f"{directory}: no study there (no {cls.NAME}); check the path") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
-        if version != LEDGER_VERSION:
-            raise SchemaVersionError(
-                f"{directory}: written with ledger version {version!r}, this sngd_tune reads {LEDGER_VERSION}; use the "
-                f"version that wrote it ({values.get('code_version', 'unknown')})"
-            )
+        values = read_versioned(path, "study", "ledger_version", LEDGER_VERSION)
         try:
             return cls(**{**values, "machine": _machine(values.get("machine"))})
         except (KeyError, TypeError) as error:
@@ -91,9 +81,14 @@ class Manifest:
         return self.to_json() != self.public_json()
 
     @classmethod
+    def present(cls, directory: Path) -> bool:
+        """Whether a study lies in `directory`."""
+        return (directory / cls.NAME).exists()
+
+    @classmethod
     def check_absent(cls, directory: Path) -> None:
         """Raise ConfigurationError where a study lies in `directory` already."""
-        if (directory / cls.NAME).exists():
+        if cls.present(directory):
             raise ConfigurationError(
                 f"{directory}: a study is there already; continue it with `sngd-tune resume {directory}`, or choose "
                 "another directory"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from sngd_tune.errors import LedgerError
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.report.canvas import (
     BEST,
@@ -50,7 +49,7 @@ def write_comparison_figures(folder: Path, report: ComparisonReport, results: Se
     for summary, measured in zip(report.workloads, results, strict=True):
         for name, drawing in workload_drawings(report, summary, measured).items():
             drawings[f"{summary.workload}_{name}"] = drawing
-    return [_save(drawing, folder / f"{name}.png") for name, drawing in drawings.items() if drawing is not None]
+    return [drawing.save(folder / f"{name}.png") for name, drawing in drawings.items() if drawing is not None]
 
 
 def workload_drawings(
@@ -248,12 +247,3 @@ def _names(summary: WorkloadSummary) -> list[str]:
 
 def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-def _save(drawing: Drawing, path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawing.whole().savefig(path, dpi=130)
-    except OSError as error:
-        raise LedgerError(f"{path}: cannot be written ({error.strerror or error}); free space or fix it") from error
-    return path

@@ -6,17 +6,16 @@ from pathlib import Path
 from sngd_tune.records.importance import Importance
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.report.assignments import assignments
-from sngd_tune.report.canvas import Drawing, words
+from sngd_tune.report.canvas import words
 from sngd_tune.report.comparison.cells import method_cells, method_columns, sized, target_line
 from sngd_tune.report.comparison.figures import profile_drawing, workload_drawings
 from sngd_tune.report.comparison.runs import MethodResults, WorkloadResults
 from sngd_tune.report.comparison.stability import SPIKE, Count
 from sngd_tune.report.comparison.tables import LEGEND
 from sngd_tune.report.comparison.values import ComparisonReport, MethodSummary, Winner, WorkloadSummary
-from sngd_tune.report.page import Block, FigureBlock, Page, Section, TableBlock, TextBlock, write_page
+from sngd_tune.report.page import Block, Page, Section, TableBlock, TextBlock, figure_blocks, write_page
 from sngd_tune.report.sensitivity import sensitivity_section
 from sngd_tune.report.setup import space_section
-from sngd_tune.report.vector import svg_of
 
 __all__ = ["comparison_page", "write_comparison_page"]
 
@@ -90,7 +89,7 @@ def _profile(report: ComparisonReport) -> list[Block]:
     caption = "Median time to the target over the best method's; the score is the area under the profile up to 4"
     align = ("left", *("right",) * (len(names) + 1))
     table = TableBlock(("method", "score", *names), rows, caption, align)
-    return [*([table] if rows else []), *_figures(profile_drawing(report))]
+    return [*([table] if rows else []), *figure_blocks(profile_drawing(report))]
 
 
 def _workload(report: ComparisonReport, summary: WorkloadSummary, results: WorkloadResults) -> list[Block]:
@@ -99,7 +98,7 @@ def _workload(report: ComparisonReport, summary: WorkloadSummary, results: Workl
     caption = f"{target_line(summary)}. Target: {summary.target.provenance}"
     table = TableBlock(columns, rows, caption, ("left", *("right",) * (len(columns) - 1)))
     drawings = workload_drawings(report, summary, results).values()
-    figures = [block for drawing in drawings for block in _figures(drawing)]
+    figures = [block for drawing in drawings for block in figure_blocks(drawing)]
     return [TextBlock(summary.sentence), table, TextBlock(LEGEND), *_differences(summary), *figures]
 
 
@@ -230,12 +229,3 @@ def _failures(report: ComparisonReport) -> list[Block]:
     ]
     columns = ("workload", "method", "trial", "outcome", "reason")
     return [TableBlock(columns, rows, "What failed, and the last line of its error")] if rows else []
-
-
-def _figures(drawing: Drawing | None) -> list[Block]:
-    if drawing is None:
-        return []
-    return [
-        FigureBlock(svg_of(drawing.single(panel)), panel.caption, f"{drawing.title}: {panel.caption}")
-        for panel in drawing.panels
-    ]

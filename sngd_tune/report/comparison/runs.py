@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.outcome import Outcome
-from sngd_tune.records.ranking import fastest, rank
+from sngd_tune.records.ranking import winners
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
@@ -20,8 +21,9 @@ __all__ = [
     "confirmations",
     "reach",
     "search_trials",
+    "timed",
     "timed_runs",
-    "winner",
+    "winners_of",
 ]
 
 #: Seconds and steps to a target that was not reached.
@@ -97,13 +99,17 @@ def timed_runs(method: MethodResults, target: Target) -> list[TrialRecord]:
 
     Those of ``"fastest"``; of ``"best"`` where the two are one trial, or where no trial of the search reached it.
     """
-    first, best = fastest(method.trials, method.epochs, target), winner(method)
-    return confirmations(method, "best" if first is None or first is best else "fastest")
+    return confirmations(method, timed(winners_of(method, target)))
 
 
-def winner(method: MethodResults) -> TrialRecord | None:
-    """The search's best trial by its objective; None where none completed."""
-    return next(iter(rank(method.trials, method.config.objectives[0])), None)
+def winners_of(method: MethodResults, target: Target) -> dict[str, TrialRecord]:
+    """What of the search is trained again (`ranking.winners`)."""
+    return winners(method.trials, method.epochs, method.config.objectives[0], target)
+
+
+def timed(chosen: Mapping[str, TrialRecord]) -> Literal["best", "fastest"]:
+    """Which of the winners gives the time to the target."""
+    return "fastest" if "fastest" in chosen else "best"
 
 
 def completed(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -27,8 +27,9 @@ from sngd_tune.report.comparison.runs import (
     confirmations,
     reach,
     search_trials,
+    timed,
     timed_runs,
-    winner,
+    winners_of,
 )
 from sngd_tune.report.comparison.stability import Count, stability
 from sngd_tune.report.comparison.values import (
@@ -43,12 +44,9 @@ from sngd_tune.report.comparison.values import (
 )
 from sngd_tune.report.comparison.words import overall_sentence, workload_sentence
 from sngd_tune.report.statistics import Difference, Spread, paired_difference, spread
-from sngd_tune.report.values import Failure
+from sngd_tune.report.values import TEST_METRICS, Failure
 
 __all__ = ["ComparisonReport", "MethodResults", "WorkloadResults", "summarize_comparison"]
-
-#: Metrics of a re-training, the one that decides first, and whether higher is better.
-_TEST_METRICS = {"test_accuracy": True, "test_loss": False}
 
 
 def summarize_comparison(name: str, candidate: str, results: Sequence[WorkloadResults]) -> ComparisonReport:
@@ -119,7 +117,7 @@ def _result(own: MethodSummary | None, others: Sequence[MethodSummary], best: st
 def _method(name: str, candidate: str, results: WorkloadResults) -> MethodSummary:
     method, target = results.methods[name], results.target
     search, runs = search_trials(method), _runs(method, target)
-    first, best = fastest(method.trials, method.epochs, target), winner(method)
+    chosen = winners_of(method, target)
     lacks = _lacks(method, results)
     reference = results.methods.get(candidate) if name != candidate else None
     return MethodSummary(
@@ -130,9 +128,9 @@ def _method(name: str, candidate: str, results: WorkloadResults) -> MethodSummar
         planned=method.config.search.trials,
         device_seconds=sum(record.training_seconds for record in search),
         outcomes=dict(Counter(record.outcome for record in search)),
-        best=_winner(best, method, target),
-        fastest=_winner(first, method, target),
-        timed="best" if first is None or first is best else "fastest",
+        best=_winner(chosen.get("best"), method, target),
+        fastest=_winner(fastest(method.trials, method.epochs, target), method, target),
+        timed=timed(chosen),
         runs=runs,
         seconds=_to_target([run.seconds for run in runs]),
         steps=_to_target([run.steps for run in runs]),
@@ -142,7 +140,7 @@ def _method(name: str, candidate: str, results: WorkloadResults) -> MethodSummar
         differences=_differences(reference, method),
         stability=stability(method, target),
         progress=tuple(_progress(method)),
-        failures=tuple(_failure(record) for record in method.trials if record.outcome.failed),
+        failures=tuple(Failure.of(record) for record in method.trials if record.outcome.failed),
     )
 
 
@@ -162,11 +160,11 @@ def _lacks(method: MethodResults, results: WorkloadResults) -> list[str]:
         return ["not begun"]
     planned, ended = method.config.search.trials, sum(each.outcome.finished for each in search_trials(method))
     lacks = [f"{ended} of {planned} trials of the search have ended"] if ended < planned else []
-    best, timed = winner(method), timed_runs(method, results.target)
+    best, runs = winners_of(method, results.target).get("best"), timed_runs(method, results.target)
     if best is None and not lacks:
         lacks.append(_NO_WINNER)
     expected = results.confirm_seeds or max(_seeds(each) for each in results.methods.values())
-    counts = {"best settings": len(confirmations(method, "best")), "settings for time": len(timed)}
+    counts = {"best settings": len(confirmations(method, "best")), "settings for time": len(runs)}
     if best is not None:
         lacks += [f"{name} trained again on {n} of {expected} seeds" for name, n in counts.items() if n < expected]
     return lacks
@@ -213,7 +211,7 @@ def _winner(record: TrialRecord | None, method: MethodResults, target: Target) -
 
 def _test(method: MethodResults) -> dict[str, Spread]:
     done = completed(confirmations(method, "best"))
-    found = {metric: spread([getattr(record, metric) for record in done]) for metric in _TEST_METRICS}
+    found = {metric: spread([getattr(record, metric) for record in done]) for metric in TEST_METRICS}
     return {metric: value for metric, value in found.items() if value is not None}
 
 
@@ -223,7 +221,7 @@ def _differences(reference: MethodResults | None, method: MethodResults) -> tupl
         return ()
     found = [
         paired_difference(metric, _by_seed(reference, metric), _by_seed(method, metric), higher_is_better=higher)
-        for metric, higher in _TEST_METRICS.items()
+        for metric, higher in TEST_METRICS.items()
     ]
     return tuple(each for each in found if each is not None)
 
@@ -245,8 +243,3 @@ def _progress(method: MethodResults) -> list[SearchPoint]:
         used += record.training_seconds
         points.append(SearchPoint(trials=count, device_seconds=used, best=best))
     return points
-
-
-def _failure(record: TrialRecord) -> Failure:
-    lines = (record.error or "").strip().splitlines()
-    return Failure(trial=record.trial, outcome=record.outcome, reason=lines[-1].strip() if lines else "not recorded")

@@ -10,6 +10,7 @@ from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.comparison.summary import MethodResults, WorkloadResults
+from tests.report import synthetic
 from tests.report.synthetic import record, study
 
 SECONDS, EVALUATIONS, STEPS = 10.0, 10, 20
@@ -18,25 +19,9 @@ SEEDS = (1000, 1001, 1002, 1003, 1004)
 
 
 def epoch(number: int, loss: float, seconds: float = math.nan, **changes: Any) -> EpochMetrics:
-    base = EpochMetrics(
-        epoch=number,
-        steps=STEPS * number,
-        training_loss=loss * 0.9,
-        validation_loss=loss,
-        validation_accuracy=1 - loss / 3,
-        training_seconds=float(number) if math.isnan(seconds) else seconds,
-        epoch_seconds=1.0,
-        forward_backward_seconds=1.0,
-        statistics_seconds=0.0,
-        refresh_seconds=0.0,
-        update_seconds=0.0,
-        refreshes=1,
-        gradient_norm=1.0,
-        update_norm=0.1,
-        peak_memory_bytes=1 << 28,
-        examples_per_second=1e4,
-    )
-    return dataclasses.replace(base, **changes)
+    at = float(number) if math.isnan(seconds) else seconds
+    values = {"steps": STEPS * number, "training_seconds": at, **changes}
+    return dataclasses.replace(synthetic.epoch(number, loss, speed=1.0), **values)
 
 
 def curve(reached_at: float) -> list[EpochMetrics]:
