@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 #: Seconds between tries while MLflow is away: doubling from the first to the second.
 _FIRST_DELAY, _LAST_DELAY = 0.5, 30.0
 
+#: Seconds between tries once the study is over: a database that is busy is waited for, a server that is gone is not.
+_LAST_TRIES = (0.5, 1.0)
+
 
 class LiveMirror(StudyListener):
     """Shows a running study in MLflow. Its methods take microseconds, whatever state MLflow is in.
@@ -45,6 +48,7 @@ class LiveMirror(StudyListener):
         self._closing = threading.Event()
         self._counted = threading.Lock()
         self._missing = 0
+        self._heard()
         self._complained = False
         self._put(self._mirror.ensure_parent)
         # A daemon: a request that hangs must not keep the process alive.
@@ -79,14 +83,18 @@ class LiveMirror(StudyListener):
         """End the trial's run."""
         self._put(partial(self._mirror.finish_trial, record))
 
-    def close(self, timeout: float = 10.0) -> int:
+    def close(self, timeout: float = 10.0, patience: float = 60.0) -> int:
         """Send what waits, replay from the ledger what is missing, end the parent run; call it once, at the end.
 
-        Returns within `timeout` seconds in any case, with the number of records that MLflow still lacks as far as this
-        session knows: where it is not 0, ``sngd-tune sync DIR`` brings them.
+        Returns once MLflow has taken nothing for `timeout` seconds, and within `patience` seconds in any case, with the
+        number of records that MLflow still lacks as far as this session knows: where it is not 0,
+        ``sngd-tune sync DIR`` brings them.
         """
         self._closing.set()
-        self._thread.join(timeout)
+        self._heard()
+        latest = time.monotonic() + patience
+        while self._thread.is_alive() and time.monotonic() < min(latest, self._answered + timeout):
+            self._thread.join(0.05)
         return self._missing
 
     def _put(self, write: Callable[[], object]) -> None:
@@ -100,6 +108,9 @@ class LiveMirror(StudyListener):
         with self._counted:
             self._missing += change
 
+    def _heard(self) -> None:
+        self._answered = time.monotonic()
+
     def _complain(self, reason: object) -> None:
         if not self._complained:
             self._complained = True
@@ -108,11 +119,24 @@ class LiveMirror(StudyListener):
     def _run(self) -> None:
         try:
             self._send_until_closed()
-            self._mirror.reconcile(self._ledger)
+            self._reconcile()
         except Exception as error:  # nobody joins a thread for its exception
             self._complain(error)
         else:
             self._missing = 0
+
+    def _reconcile(self) -> None:
+        """Bring MLflow up to the ledger; tried again, since another writer may hold its database at this moment."""
+        for delay in _LAST_TRIES:
+            try:
+                self._mirror.reconcile(self._ledger, self._heard)
+                return
+            except MirrorError as error:
+                if not error.transient:
+                    raise
+                self._complain(error)
+                time.sleep(delay)
+        self._mirror.reconcile(self._ledger, self._heard)
 
     def _send_until_closed(self) -> None:
         delay = _FIRST_DELAY
@@ -130,6 +154,7 @@ class LiveMirror(StudyListener):
                     continue
             else:
                 self._count(-1)
+                self._heard()
                 delay = _FIRST_DELAY
             write = self._next()
 

@@ -12,7 +12,7 @@ An attempt that repeats epochs after a lost process adds only the steps that MLf
 be taken back. The ledger keeps both.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +111,8 @@ class Mirror:
         self._store.log_metrics(parent, study_metrics(self._config.objectives[0], trials), ended)
         self._store.set_status(parent, study_status(set(outcomes)), ended)
 
-    def reconcile(self, ledger: Ledger) -> SyncResult:
-        """Bring MLflow up to the ledger, whatever it has so far.
+    def reconcile(self, ledger: Ledger, progress: Callable[[], None] = lambda: None) -> SyncResult:
+        """Bring MLflow up to the ledger, whatever it has so far; `progress` is called after each trial.
 
         Raises:
             LedgerError: the ledger is damaged.
@@ -126,6 +126,7 @@ class Mirror:
         result = SyncResult()
         for record in trials:
             result += self._reconcile_trial(record, epochs[record.trial])
+            progress()
         self.finish_study(trials)
         return result
 

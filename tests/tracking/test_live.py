@@ -1,11 +1,13 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -103,6 +105,34 @@ def test_a_server_that_answers_nothing_holds_nobody_up(tmp_path: Path, runs_dir:
         assert _seconds(lambda: live.close(timeout=1)) < 1.5
     assert live.missed == 1 + 8 * 5
     sync_study(ledger.directory)
+    assert_mirrors(ledger)
+
+
+@pytest.mark.slow
+def test_a_database_that_another_writer_holds_at_the_end_is_waited_for(
+    tmp_path: Path, runs_dir: Path, eventually: Eventually
+) -> None:
+    ledger = new_ledger(tmp_path)
+    live = LiveMirror(ledger)
+    eventually(lambda: live.missed == 0)
+    with closing(sqlite3.connect(runs_dir / "mlflow.db", isolation_level=None, check_same_thread=False)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        release = threading.Timer(7, lambda: writer.execute("ROLLBACK"))  # SQLite itself waits for 5 s
+        release.start()
+        play(ledger, live, trial())
+        assert live.close(timeout=20) == 0
+        release.join()
+    assert_mirrors(ledger)
+
+
+@pytest.mark.slow
+def test_closing_waits_longer_while_mlflow_takes_records(tmp_path: Path, runs_dir: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    live = LiveMirror(ledger)
+    live.settle(timeout=60)
+    for number in range(40):
+        play(ledger, live, trial(number))
+    assert live.close(timeout=0.5) == 0
     assert_mirrors(ledger)
 
 
