@@ -235,4 +235,6 @@ def _target(budget: WorkloadBudget) -> Target:
 
 def _load(target: Target, cells: Sequence[Cell]) -> Splits:
     """The data of a workload, checked against what any of its methods needs."""
-    return load_splits(cells[0].study, {target.metric}, {kind for cell in cells for kind in cell.study.fishers})
+    fishers = {kind for cell in cells for kind in cell.study.fishers}
+    patterns = {pattern for cell in cells for pattern in cell.study.patterns}
+    return load_splits(cells[0].study, {target.metric}, fishers, patterns)

@@ -86,7 +86,9 @@ True
 A transformer, on AdamW
 -----------------------
 
-AdamW is the base where none is named and no momentum given. Good learning rates lie at or below plain AdamW's.
+AdamW is the base where none is named and no momentum given. Good learning rates lie at or below plain AdamW's
+where inputs are about 1 in size, and go with that size and with the damping. With ``FisherSettings(root_scale="unit")``
+they go with neither: ``lr`` means what it means for plain AdamW; begin with 4e-3.
 
 >>> class Transformer(nn.Module):
 ...     def __init__(self, width=32, length=32):
@@ -265,7 +267,8 @@ sngd_tune.errors.SettingsError: relative_damping=-1.0: must be finite and ≥ 0;
   `SparseAdam` on a reconstruction; an own optimizer whose state `sngd_tune.reconstruction.rebase.STATE_RULES` lacks.
 - `SettingsError`: a name pattern that matches nothing; parameter groups that leave out a parameter or part a weight
   from its bias; Levenberg-Marquardt damping without a closure, or in a reconstruction, whose optimizers do not tell the
-  loss after a step; `GradScaler.unscale_` before `step` where it takes a scale that ``G`` needs.
+  loss after a step; ``root_scale="unit"`` with it or with ``step_bound="kl"``, which measure in the metric of ``G``;
+  `GradScaler.unscale_` before `step` where it takes a scale that ``G`` needs.
 - `FisherError`: ``fisher="sampled"`` without `observe_outputs` in a step that takes statistics.
 - A step whose gradients are not finite is skipped whole, and counted; ten in a row are a `NonFiniteError`.
 """

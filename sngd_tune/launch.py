@@ -93,18 +93,22 @@ def resume_study(
         return StudyRun(ledger, TrialRunner(config, splits), listeners).conduct()
 
 
-def load_splits(config: StudyConfig, metrics: Iterable[str] = (), fishers: Iterable[str] = ()) -> Splits:
+def load_splits(
+    config: StudyConfig, metrics: Iterable[str] = (), fishers: Iterable[str] = (), patterns: Iterable[str] = ()
+) -> Splits:
     """The data of a study, checked against what it needs of the workload.
 
     Args:
         config: the study.
         metrics: others that will be looked at.
         fishers: kinds of Fisher matrix that other studies of the workload may take.
+        patterns: of module names, of other studies of the workload (`StudyConfig.patterns`).
 
     Raises:
         ConfigurationError: as `load_data`.
     """
-    splits = load_data(config.workload, config.data_dir, {*config.objectives, *metrics}, {*config.fishers, *fishers})
+    wanted = {*config.objectives, *metrics}, {*config.fishers, *fishers}, {*config.patterns, *patterns}
+    splits = load_data(config.workload, config.data_dir, *wanted)
     return splits.with_validation(config.validation_examples)
 
 

@@ -46,8 +46,8 @@ def _other(section: str, module: str, name: str, of: str) -> _Constructor:
 _CONSTRUCTORS: Mapping[str, _Constructor] = {
     "sngd": _Constructor(
         "sngd",
-        "import yaml\nfrom sngd_tune import SNGD, FisherSettings",
-        'SNGD(model, FisherSettings(**best["fisher"]), **best["sngd"])',
+        "import yaml\nfrom sngd_tune import SNGD",
+        'SNGD(model, best["fisher"], **best["sngd"])',
     ),
     "sgd": _torch("SGD"),
     "adamw": _torch("AdamW"),
@@ -62,8 +62,8 @@ def recipe(trial: TrialConfig) -> dict[str, Any]:
     """The settings of a trial as plain values: constructor arguments by constructor.
 
     Keys: ``workload``, ``optimizer``, ``batch_size``, ``epochs``, ``lr_schedule``; then ``sngd`` (of `SNGD`) and
-    ``fisher`` (of `FisherSettings`), ``torch`` (of a torch optimizer), or the method's own name (of what `usage`
-    imports for it).
+    ``fisher`` (its settings: fields of `FisherSettings`, or patterns of module names with such fields), ``torch`` (of a
+    torch optimizer), or the method's own name (of what `usage` imports for it).
     """
     config = trial.optimizer
     head = {

@@ -1,5 +1,6 @@
 """Comparisons from a file to the report: three methods on two workloads, at toy size."""
 
+import dataclasses
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from sngd_tune.cli import app
-from sngd_tune.compare import resume_comparison, run_comparison
+from sngd_tune.compare import check_comparison, resume_comparison, run_comparison
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.comparison import Cell, ComparisonConfig
 from sngd_tune.records.trial_record import TrialRecord
@@ -54,6 +55,11 @@ ONE = workload(MOONS, "moons", 100, "metric: validation_accuracy, value: 0.85")
 
 def load(folder: Path, workloads: str, mlflow: bool = False) -> tuple[ComparisonConfig, list[Cell]]:
     return load_comparison(write(folder, workloads, mlflow))
+
+
+def with_fixed(cell: Cell, **fixed: object) -> Cell:
+    study = cell.study.model_copy(update={"fixed": {**cell.study.fixed, **fixed}})
+    return dataclasses.replace(cell, study=study)
 
 
 def ledgers(directory: Path) -> dict[str, Ledger]:
@@ -212,3 +218,10 @@ def test_a_manifest_comes_back_as_it_was_and_its_studies_know_their_comparison(t
     assert {cell.study.mlflow.group and cell.study.mlflow.group.id for cell in manifest.cells} == {
         manifest.comparison_id
     }
+
+
+def test_the_patterns_of_every_method_have_to_match(tmp_path: Path) -> None:
+    config, (sngd, *others) = load(tmp_path, ONE)
+    assert check_comparison(config, [*others, with_fixed(sngd, **{"fisher_interval@[03]": 5})])
+    with pytest.raises(ConfigurationError, match="'encoder': matches no module"):
+        check_comparison(config, [*others, with_fixed(sngd, **{"fisher_interval@encoder": 5})])

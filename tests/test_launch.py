@@ -14,12 +14,14 @@ import yaml
 from optuna.trial import TrialState
 
 from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError, StudyHeldError
-from sngd_tune.launch import resume_study, run_study
+from sngd_tune.launch import resume_study, run_study, trial_config
+from sngd_tune.recipe import usage
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.search.searcher import StudySearcher
 from sngd_tune.tracking.directory import hold
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.sync import sync_study
+from sngd_tune.workloads.registry import find_workload
 from tests.examples.faults import DIVERGES, RAISES, RUNS_OUT_OF_MEMORY
 from tests.studies import (
     FAULTS,
@@ -158,6 +160,55 @@ def test_what_fails_ends_as_such_and_the_search_goes_on(tmp_path: Path, told: li
     assert result.best.trial == "0000"
     # The same settings before and after the failures, in one process: nothing was left behind.
     assert measured(ledger, "0000") == measured(ledger, "0004")
+
+
+@pytest.mark.slow
+def test_single_layers_are_searched_from_file_to_recipe(tmp_path: Path, told: list[optuna.Study]) -> None:
+    space = {
+        "granularity": {"choices": ["diagonal", "input"]},
+        "granularity@4": {"choices": ["input", "kron"]},
+        "rank@4": {"low": 2, "high": 8, "when": {"granularity@4": "input"}},
+        "rank@[02]": {"low": 2, "high": 8, "when": {"granularity": "input"}},
+    }
+    config = study(
+        workload="digits_mlp",
+        name="layers",
+        fixed={"batch_size": 100, "fisher_interval": 5, "fisher_interval@4": 10},
+        space=space,
+        start=[{"granularity": "input", "granularity@4": "kron", "rank@[02]": 4}, {"granularity@4": "input"}],
+        search={"trials": 4},
+        confirm={"seeds": 1},
+        mlflow={"enabled": True},
+    )
+    result, ledger = run(config, tmp_path / "runs" / "layers")
+    assert result.outcome == "completed"
+    assert set(outcomes(ledger).values()) == {"completed"}
+    assert states(told) == 4 * [TrialState.COMPLETE]
+    assert ledger.config == config
+    assert ledger.config.patterns == ("4", "[02]")
+    first, second = (record.parameters for record in ledger.trials()[:2])
+    assert list(first.items()) == [
+        ("batch_size", 100), ("granularity", "input"), ("fisher_interval", 5),
+        ("granularity@4", "kron"), ("fisher_interval@4", 10), ("rank@[02]", 4),
+    ]  # fmt: skip
+    assert 2 <= second["rank@4"] <= 8
+    assert {"rank@4", "granularity@4"} & told[-1].best_trial.params.keys()
+
+    assert result.best is not None
+    trial = trial_config(result.best, config)
+    best = yaml.safe_load((result.directory / "best.yaml").read_text())
+    assert list(best["fisher"]) == list(trial.fisher or ()) != []
+    assert best["fisher"]["4"]["fisher_interval"] == 10
+    assert best["fisher"]["*"]["granularity"] == result.best.parameters["granularity"]
+    names = {"model": find_workload("digits_mlp").model()}
+    exec(usage(trial, result.directory / "best.yaml"), names)
+    assert names["optimizer"].layers["4"].settings == trial.fisher["4"]
+    assert names["optimizer"].layers["0"].settings == trial.fisher.get("[02]", trial.fisher["*"])
+
+    assert_mirrors(ledger)
+    assert Runs(ledger).trials()["0000"].data.params["rank at :of02:end"] == "4"
+    assert "rank@[02]" in (result.directory / "report.html").read_text()
+    assert resume(result.directory)[0].outcome == "completed"
 
 
 @pytest.mark.slow
@@ -324,6 +375,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
         ({"search": {"resources": {"gpus": 1}}}, r"search\.resources\.gpus=1: the cluster has 0 GPUs"),
         ({"workload": "no_such_module:Mine"}, "importing no_such_module failed"),
         ({"fixed": {"granularity": "kron", "root": "eigh", "fisher": "exact"}}, "likelihood=None of workload Moons"),
+        ({"fixed": {"rank@encoder.*": 4}}, r"Moons': 'encoder\.\*': matches no module; the modules are 0, 1"),
         ({"workload": "mnist_mlp"}, "needs a data directory"),
         ({"workload": "mnist_mlp", "data_dir": "/nowhere"}, "/nowhere/mnist/train.parquet: not found"),
     ],

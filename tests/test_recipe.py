@@ -12,7 +12,7 @@ from sngd_tune.core.optimizer import SNGD
 from sngd_tune.methods import METHODS
 from sngd_tune.recipe import recipe, usage, write_recipe
 from sngd_tune.records.trial import TrialConfig
-from sngd_tune.settings import FisherSettings
+from sngd_tune.settings import FisherSettings, as_settings
 from sngd_tune.training import Training
 from tests.examples.likelihoods import MoonsWithLikelihood
 
@@ -28,6 +28,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sngd on adamw": {"base": "adamw", "lr": 2e-3, "beta1": 0.8, "granularity": "block", "block": 2, "root": "eigh"},
     "sngd, diagonal": {"base": "sgd", "granularity": "diagonal", "step_bound": "kl", "kl_bound": 1e-2, "lr": 0.05},
     "sngd, sampled": {"base": "sgd", "granularity": "kron", "root": "eigh", "fisher": "sampled", "lr": 0.05},
+    "sngd, by layers": {"base": "sgd", "lr": 0.05, "rank": 2, "granularity@3": "kron", "fisher@3": "sampled"},
     "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 1e-3},
     "sgd, Nesterov": {"optimizer": "sgd", "lr": 0.1, "momentum_kind": "nesterov"},
     "sngd, Nesterov": {"base": "sgd", "lr": 0.05, "momentum_kind": "nesterov"},
@@ -91,7 +92,7 @@ def test_every_setting_of_the_trial_is_in_it(trial: TrialConfig) -> None:
         assert found[section]["lr"] == trial.optimizer.lr
         assert found[section]["weight_decay"] == trial.optimizer.weight_decay
         return
-    assert FisherSettings(**found["fisher"]) == trial.fisher
+    assert as_settings(found["fisher"]) == trial.fisher
     assert found["sngd"]["weight_decay"] == trial.optimizer.weight_decay
 
 
@@ -103,3 +104,14 @@ def test_a_path_with_quotes_and_backslashes_is_still_a_line_of_python(tmp_path: 
     names: dict[str, Any] = {"model": nn.Sequential(nn.Linear(3, 2))}
     exec(usage(config, folder / "best.yaml"), names)
     assert isinstance(names["optimizer"], SNGD)
+
+
+def test_a_file_of_an_older_version_still_trains_with_the_lines_of_either(tmp_path: Path) -> None:
+    config = TrialConfig.from_flat({"lr": 0.05, "rank": 3}, workload="digits_mlp", epochs=1, seed=0)
+    path = tmp_path / "best.yaml"
+    write_recipe(path, config, "origin")
+    best = yaml.safe_load(path.read_text())
+    assert FisherSettings(**best["fisher"]) == config.fisher
+    names: dict[str, Any] = {"model": nn.Sequential(nn.Linear(3, 2))}
+    exec(usage(config, path), names)
+    assert [layer.settings for layer in names["optimizer"].layers.values()] == [config.fisher]

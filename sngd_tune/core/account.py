@@ -4,7 +4,7 @@ Both forms read the same account, so that they rebuild the same layers.
 """
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -17,12 +17,9 @@ from sngd_tune.core.layers.base import LayerKind, Site
 from sngd_tune.core.operators import Parts
 from sngd_tune.core.schedule import Offset, staggered
 from sngd_tune.errors import ReconstructionError, SettingsError
-from sngd_tune.settings import FisherSettings
+from sngd_tune.settings import FisherSettings, ModelSettings, SettingsLike, as_settings
 
-__all__ = ["Entry", "Match", "SettingsLike", "account", "attribute", "matches"]
-
-#: One settings value for all layers, or a mapping from module-name patterns (``"encoder.*"``) to settings.
-SettingsLike = FisherSettings | Mapping[str, FisherSettings]
+__all__ = ["Entry", "Match", "account", "attribute", "check_patterns", "matches"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Entry:
     reason: str
 
 
-def matches(model: nn.Module, settings: SettingsLike, together: bool = False) -> list[Match]:
+def matches(model: nn.Module, settings: ModelSettings, together: bool = False) -> list[Match]:
     """The sites of `model` that get a local Fisher layer, in module order.
 
     Args:
@@ -109,12 +106,15 @@ def _check_block(match: Match) -> None:
 def account(model: nn.Module, settings: SettingsLike) -> list[Entry]:
     """Every parameter of `model` once, with its treatment and the reason.
 
+    Args:
+        model: as it is.
+        settings: as in `SNGD`.
+
     Raises:
-        SettingsError: a pattern matches no module.
+        SettingsError: a pattern matches no module, or what is given is no settings.
     """
-    verdicts = {
-        id(parameter): verdict for parameters, verdict in _verdicts(model, settings) for parameter in parameters
-    }
+    chosen = as_settings(settings)
+    verdicts = {id(parameter): verdict for parameters, verdict in _verdicts(model, chosen) for parameter in parameters}
     return [_entry(name, verdicts[id(parameter)]) for name, parameter in model.named_parameters()]
 
 
@@ -129,10 +129,11 @@ def _entry(name: str, verdict: Match | str) -> Entry:
     return Entry(name, "plain", verdict)
 
 
-def _verdicts(model: nn.Module, settings: SettingsLike) -> Iterator[tuple[Parts, Match | str]]:
+def _verdicts(model: nn.Module, settings: ModelSettings) -> Iterator[tuple[Parts, Match | str]]:
     """Groups of parameters, each with its match or the reason why it has none; no parameter twice."""
     _check_initialized(model)
-    _check_patterns(model, settings)
+    if not isinstance(settings, FisherSettings):
+        check_patterns(model, settings)
     owners = _owners(model)
     done: set[int] = set()
     for path, module in model.named_modules():
@@ -153,7 +154,7 @@ def _owners(model: nn.Module) -> dict[int, list[str]]:
 
 
 def _examine(
-    path: str, module: nn.Module, settings: SettingsLike, owners: Mapping[int, list[str]]
+    path: str, module: nn.Module, settings: ModelSettings, owners: Mapping[int, list[str]]
 ) -> Iterator[tuple[Parts, Match | str]]:
     """The sites of one module, then what is left of its own parameters."""
     kind = kind_of(module)
@@ -197,7 +198,7 @@ def _refusal(
     return None
 
 
-def _settings_for(path: str, name: str, settings: SettingsLike) -> FisherSettings | None:
+def _settings_for(path: str, name: str, settings: ModelSettings) -> FisherSettings | None:
     """By the name of the site or of its module; the first pattern that matches counts."""
     if isinstance(settings, FisherSettings):
         return settings
@@ -212,16 +213,17 @@ def _check_initialized(model: nn.Module) -> None:
             raise ReconstructionError(f"{name}: has no shape yet, as it is lazy; run a batch through the model first")
 
 
-def _check_patterns(model: nn.Module, settings: SettingsLike) -> None:
-    if isinstance(settings, FisherSettings):
-        return
+def check_patterns(model: nn.Module, patterns: Iterable[str]) -> None:
+    """See whether each pattern matches a module of the model, or a site of one.
+
+    Raises:
+        SettingsError: one matches none; the message lists the modules.
+    """
     names = [name for name, _ in model.named_modules()]
     names += [
         f"{path}.{site.suffix}" for path, module in model.named_modules() for site in _sites(module) if site.suffix
     ]
-    for pattern, value in settings.items():
-        if not isinstance(value, FisherSettings):
-            raise SettingsError(f"{pattern!r}: its settings are {type(value).__name__}, not FisherSettings")
+    for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise SettingsError(f"{pattern!r}: matches no module; the modules are {', '.join(filter(None, names))}")
 

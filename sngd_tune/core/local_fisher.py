@@ -99,6 +99,9 @@ class LocalFisher(nn.Module):
         self._root_names = self._register("root", identity.tensors())
         self.damping: Tensor
         self.register_buffer("damping", torch.ones(self.estimate.damping_shape, dtype=dtype, device=device))
+        #: ``c`` of the root in force, ``R Rᵀ = c² (G + λI)⁻¹``, of the shape of λ; 1 before the first refresh.
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones_like(self.damping))
         #: Of ``G`` at the last refresh.
         self.fingerprint: Tensor
         self.register_buffer("fingerprint", torch.zeros_like(self.estimate.fingerprint(self._state())))
@@ -218,7 +221,7 @@ class LocalFisher(nn.Module):
             self._report_unseen()
             return None
         damping = base_damping(self.estimate.mean_diagonal(self._state()), self.settings) * self.damping_factor
-        if not bool(damping.isfinite().all()):
+        if not bool(self.estimate.damped_mean(self._state(), damping).isfinite().all()):
             raise NonFiniteError(
                 f"{self.name}: its statistics overflow {self.dtype}; scale its inputs, or try another lr"
             )
@@ -237,7 +240,10 @@ class LocalFisher(nn.Module):
                 raise RootError(
                     f"λ={float(damping.min()):g}: all inputs are 0 and absolute_damping is 0; set absolute_damping > 0"
                 )
-            tensors = self.estimate.refresh(self._state(), damping, self.root).tensors()
+            root = self.estimate.refresh(self._state(), damping, self._last())
+            if self.settings.root_scale == "unit":
+                root = root.scaled(self._root_scale(damping))
+            tensors = root.tensors()
         self.refresh_seconds += time.perf_counter() - start
         # LAPACK's results are column-major, a loaded state is row-major: the layout must not change the rounding.
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -252,10 +258,21 @@ class LocalFisher(nn.Module):
         """Put the root of these tensors in force."""
         for name, tensor in tensors.items():
             setattr(self, f"root_{name}", tensor)
-        self.damping = damping
+        self.damping, self.scale = damping, self._root_scale(damping)
         self.fingerprint = self.estimate.fingerprint(self._state())
         self._operator = None  # made anew from these tensors, as after a load
         self.refreshes += 1
+
+    def _root_scale(self, damping: Tensor) -> Tensor:
+        """``c`` of a new root; no refresh moves what it is made of, so every rank knows it, whichever has the root."""
+        if self.settings.root_scale == "natural":
+            return torch.ones_like(damping)
+        return self.estimate.damped_mean(self._state(), damping).sqrt()
+
+    def _last(self) -> RootOperator:
+        """The root in force, with ``c = 1`` for a refresh that starts from it."""
+        as_it_is = not self.estimate.starts_from_last or bool((self.scale == 1).all())
+        return self.root if as_it_is else self.root.scaled(self.scale.reciprocal())
 
     @torch.no_grad()
     def drift(self) -> float | None:
@@ -319,8 +336,10 @@ class LocalFisher(nn.Module):
             setattr(self, name, state[name])
         self.collector.restore(state)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}damping" in state_dict:  # a state from before `root_scale` has roots of scale 1
+            state_dict.setdefault(f"{prefix}scale", torch.ones_like(self.scale))  # torch copied the caller's dictionary
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._operator = None  # it was made of the tensors before
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LocalFisher":

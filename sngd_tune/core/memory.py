@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sngd_tune.core.account import Match, SettingsLike, matches
+from sngd_tune.core.account import Match, matches
 from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.operators import RootOperator
 from sngd_tune.errors import ReconstructionError
-from sngd_tune.settings import FisherSettings
+from sngd_tune.settings import FisherSettings, SettingsLike, as_settings
 
 __all__ = ["FORMS", "Prediction", "available", "cached_bytes", "check", "predict", "predicted_memory"]
 
@@ -29,6 +29,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 #: Bytes that a refresh has at its peak, as a multiple of the state's, by root: matrices alive at once while the
 #: old root stays (counted over every allocation), and what LAPACK's eigensolver takes beside them (2 d²).
 _PEAK = {"cholesky": 4, "eigh": 7, "eigenbasis": 7.2, "denman_beavers": 12, "newton_schulz": 12, "nystrom": 2.2}
+_PEAK_UNSCALED = 2  # what an iteration starts from under ``root_scale="unit"``: the last root without its scale
 _PEAK_DIAGONAL = 18  # its fingerprint is made of 8 columns, as a matrix's is
 
 #: From close to the whole Fisher matrix to far.
@@ -82,6 +83,8 @@ def predict(match: Match, form: str = "sgd") -> Prediction:
     stored = sum(tensor.nbytes for tensor in root.tensors().values())
     diagonal = shape.one_hot or match.settings.granularity == "diagonal"
     times = _PEAK_DIAGONAL if diagonal else _PEAK[str(match.settings.root)]
+    if fisher.estimate.starts_from_last and match.settings.root_scale == "unit":
+        times += _PEAK_UNSCALED
     return Prediction(state, stored + cached_bytes(root), int(times * state))
 
 
@@ -118,7 +121,7 @@ def predicted_memory(
     >>> predicted_memory(nn.Linear(3, 2), FisherSettings(granularity="diagonal"))[""].root
     32
     """
-    return {match.name: predict(match, form) for match in matches(model, settings or FisherSettings())}
+    return {match.name: predict(match, form) for match in matches(model, as_settings(settings))}
 
 
 def available(device: torch.device) -> int | None:

@@ -1,29 +1,42 @@
 """How the fused form sees a model's forward passes: hooks, there only in steps that take statistics."""
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sngd_tune.core.account import Match, attribute
 from sngd_tune.core.compiling import run_eagerly
 from sngd_tune.core.layers.base import Seen
-from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.precision import outside_autocast
 
-__all__ = ["Observers", "show"]
+__all__ = ["Observers", "Observing", "show"]
+
+
+class Observing(Protocol):
+    """What looks at the forward passes of a layer: its `LocalFisher`, or a probe in its place."""
+
+    @property
+    def observing(self) -> bool:
+        """Whether the coming pass is of interest."""
+
+    def follow(self, weight: Tensor) -> None:
+        """Go along with the precision and the device of the layer's weight."""
+
+    def observe(self, seen: Seen) -> None:
+        """Take what one forward pass showed."""
 
 
 def show(
     seen_by: Callable[..., Sequence[Seen]],
     forward: tuple[Any, ...],
     places: Sequence[int],
-    fishers: Iterable[LocalFisher],
+    fishers: Iterable[Observing],
 ) -> None:
     """Show a forward pass to the local Fisher layers that observe.
 
@@ -43,7 +56,7 @@ def show(
 class Observers:
     """Those of a model; while one of them looks, a compiled model runs eagerly (`core.compiling`)."""
 
-    def __init__(self, found: list[Match], layers: dict[str, LocalFisher]):
+    def __init__(self, found: list[Match], layers: Mapping[str, Observing]):
         self._all = [_Observer(list(sites), layers) for _, sites in groupby(found, lambda match: match.path)]
         self._fishers = [layers[match.name] for match in found]
         self._followed: list[bool] | None = None
@@ -77,7 +90,7 @@ class _Observer:
     (A module with a hook takes torch's slower way through ``__call__``; this costs more than the hook.)
     """
 
-    def __init__(self, found: list[Match], layers: dict[str, LocalFisher]):
+    def __init__(self, found: list[Match], layers: Mapping[str, Observing]):
         self._module = found[0].module
         self._fishers = [layers[match.name] for match in found]
         self._hooks = _Hooks(found, self._fishers)
@@ -104,7 +117,7 @@ class _Observer:
 class _Hooks:
     """What happens around a forward pass in training: the kind watches it, and tells what it has seen."""
 
-    def __init__(self, found: list[Match], fishers: list[LocalFisher]):
+    def __init__(self, found: list[Match], fishers: Sequence[Observing]):
         self._module = weakref.ref(found[0].module)
         self._kind = found[0].kind
         self._places = [match.place for match in found]

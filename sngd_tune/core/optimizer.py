@@ -11,7 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from sngd_tune.core.account import Entry, SettingsLike, account, matches
+from sngd_tune.core.account import Entry, account, matches
 from sngd_tune.core.bases import Update, choose_base
 from sngd_tune.core.compiling import is_compiled
 from sngd_tune.core.damping import Adaptation, QuadraticModel
@@ -31,7 +31,7 @@ from sngd_tune.core.safety import MAX_SKIPPED
 from sngd_tune.core.scaling import unscaled
 from sngd_tune.core.trained import Trained, trained_by
 from sngd_tune.errors import ReconstructionError
-from sngd_tune.settings import FisherSettings
+from sngd_tune.settings import SettingsLike, as_settings
 
 __all__ = ["SNGD"]
 
@@ -42,8 +42,9 @@ class SNGD(torch.optim.Optimizer):
     Args:
         model: its layers of the kinds in `sngd_tune.core.layers` get local Fisher layers; everything else trains with
             the base optimizer (`account` lists which and why).
-        settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`, of
-            which the damping is worth a search first: autoencoders like 0.01, small classifiers 1.
+        settings: one `FisherSettings`, or a mapping from module-name patterns to them; also as plain values, such as
+            YAML holds (`sngd_tune.settings.as_settings`). Default: `FisherSettings()`, of which the damping is worth a
+            search first: autoencoders like 0.01, small classifiers 1.
         base: ``"adamw"`` or ``"sgd"``, acting in the coordinates of the reconstruction. Default: ``"adamw"``; ``"sgd"``
             where `momentum` or `nesterov` are given, which only it has.
         lr: η > 0. With ``"sgd"`` and ``step_bound="graft"`` it means what it means for SGD. Default 1e-3, and 0.1 on
@@ -98,7 +99,7 @@ class SNGD(torch.optim.Optimizer):
         process_group: Any = None,
         compiled: bool | None = None,
     ):
-        settings = FisherSettings() if settings is None else settings
+        chosen = as_settings(settings)
         compiled = is_compiled(model) if compiled is None else compiled
         model = unwrapped(model)
         own = {"momentum": momentum, "nesterov": nesterov, "betas": betas, "eps": eps}
@@ -112,8 +113,8 @@ class SNGD(torch.optim.Optimizer):
                 f" {self._base.default_lr:g}; name the base, or try base='sgd'",
                 stacklevel=2,
             )
-        self.account: list[Entry] = account(model, settings)
-        found = matches(model, settings, together=compiled)
+        self.account: list[Entry] = account(model, chosen)
+        found = matches(model, chosen, together=compiled)
         check_memory(found, self._base.name)
         self.layers: dict[str, LocalFisher] = {m.name: make_local_fisher(m, seed + i) for i, m in enumerate(found)}
         for layer in self.layers.values():

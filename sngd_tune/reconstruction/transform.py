@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from sngd_tune.core.account import Match, SettingsLike, matches
+from sngd_tune.core.account import Match, matches
 from sngd_tune.core.distributed import Ranks, unwrapped
 from sngd_tune.core.memory import check as check_memory
 from sngd_tune.errors import ReconstructionError, SettingsError
 from sngd_tune.reconstruction import rebase as _rebase  # noqa: F401  its hook serves every optimizer of the process
 from sngd_tune.reconstruction.layers import ReconstructedLayer
-from sngd_tune.settings import FisherSettings
+from sngd_tune.settings import SettingsLike, as_settings
 
 __all__ = ["reconstruct", "restore"]
 
@@ -36,7 +36,7 @@ def reconstruct(
 
     Args:
         model: stays untouched.
-        settings: one `FisherSettings`, or a mapping from module-name patterns to them. Default: `FisherSettings()`.
+        settings: as in `SNGD`. Default: `FisherSettings()`.
         seed: of the random start of low-rank sketches.
         process_group: the ranks that train one model together (`sngd_tune.core.distributed`). None: the default group
             where `torch.distributed` is initialized. Give a group of one rank to keep a process alone.
@@ -54,7 +54,7 @@ def reconstruct(
             " the model first, then wrap or compile what comes out"
         )
     rebuilt = copy.deepcopy(model)
-    found = matches(rebuilt, FisherSettings() if settings is None else settings, together=compiled)
+    found = matches(rebuilt, as_settings(settings), together=compiled)
     _refuse_adaptive_damping(found)
     check_memory(found, "explicit")
     done = 0

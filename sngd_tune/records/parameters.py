@@ -1,24 +1,48 @@
-"""The parameters that a space may search or fix: kind, range, and when each has a meaning. One table for all."""
+"""The parameters that a space may search or fix: kind, range, and when each has a meaning. One table for all.
 
+Those that are fields of `FisherSettings`, and `block`, may be given for some layers only: ``rank@encoder.*`` is `rank`
+for the layers whose names match the pattern, as `sngd_tune.SNGD` takes it. Such a layer sees the plain values overlaid
+with its own: whether ``rank@encoder.*`` has a meaning is asked of what these layers see. A plain value that the overlay
+leaves without a meaning (a rank beside ``granularity@head: kron``) is left out for them; one without a meaning beside
+the plain values is left out, or refused, whatever single layers see. Of several patterns that match a layer, the first
+counts of those that the trial has values for, in the order of the file, ``fixed`` before ``space``; a layer that none
+matches has the plain values.
+"""
+
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from sngd_tune.errors import ConfigurationError
+from sngd_tune.records.names import check_pattern, patterns, seen_by, split
 from sngd_tune.settings import (
     DAMPING_POLICIES,
     DEFAULT_RANK,
     FISHERS,
     REFRESH_SCHEDULES,
+    ROOT_SCALES,
     ROOTS,
     SHARINGS,
     STEP_BOUNDS,
     FisherSettings,
 )
 
-__all__ = ["PARAMETERS", "Parameter", "check_value", "is_active", "nearest"]
+__all__ = [
+    "LAYER_PARAMETERS",
+    "PARAMETERS",
+    "Parameter",
+    "check_value",
+    "conditions",
+    "default_text",
+    "is_active",
+    "meaning",
+    "nearest",
+    "ordered",
+    "parameter",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +166,13 @@ PARAMETERS: dict[str, Parameter] = {
         when=(*_SNGD, ("granularity", ("input",)), ("root", ("nystrom",))),
         doc="share of tr G that is enough",
     ),
+    "root_scale": Parameter(
+        kind="choice",
+        choices=ROOT_SCALES,
+        default=_DEFAULT.root_scale,
+        when=_SNGD,
+        doc="length of the root: of (G + λI)^-½, or 1 on average",
+    ),
     "relative_damping": Parameter(
         kind="float",
         low=0.0,
@@ -215,28 +246,82 @@ def nearest(name: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
+#: Those that may be given for single layers.
+LAYER_PARAMETERS = frozenset({"block", *(field.name for field in dataclasses.fields(FisherSettings))})
+
+
+def parameter(name: str) -> Parameter:
+    """The parameter of that name, which may be one of single layers.
+
+    Raises:
+        ConfigurationError: there is none, it cannot be given for single layers, or their pattern is none.
+    """
+    plain, pattern = split(name)
+    if plain not in PARAMETERS:
+        raise ConfigurationError(f"{name!r}: not a parameter{nearest(plain, PARAMETERS)}")
+    if pattern is not None and plain not in LAYER_PARAMETERS:
+        known = ", ".join(each for each in PARAMETERS if each in LAYER_PARAMETERS)
+        raise ConfigurationError(f"{name!r}: {plain} is the same for all layers; leave @{pattern} out; not so: {known}")
+    problem = check_pattern(pattern) if pattern is not None else None
+    if problem is not None:
+        raise ConfigurationError(f"{name!r}: {problem}")
+    return PARAMETERS[plain]
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Known names in the order of the table; those of single layers last, pattern by pattern as these appear."""
+    found = list(dict.fromkeys(names))
+    places = {name: place for place, name in enumerate(PARAMETERS)}
+    turns: dict[str | None, int] = {pattern: turn for turn, pattern in enumerate((None, *patterns(found)))}
+    return sorted(found, key=lambda name: (turns[split(name)[1]], places[split(name)[0]]))
+
+
+def conditions(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Parents and the values under which a parameter has a meaning; for single layers, SNGD alone has any."""
+    plain, pattern = split(name)
+    when = PARAMETERS[plain].when
+    return when if pattern is None else (*_SNGD, *(each for each in when if each[0] != "optimizer"))
+
+
 def is_active(name: str, values: Mapping[str, Any]) -> bool:
-    """Whether a parameter has a meaning beside these values (those left out count with their defaults)."""
-    for parent, allowed in PARAMETERS[name].when:
-        if not is_active(parent, values) or values.get(parent, PARAMETERS[parent].default) not in allowed:
-            return False
-    return True
+    """Whether a parameter has a meaning beside these values (those left out count with their defaults).
+
+    One of single layers is judged beside the values as these layers see them.
+    """
+    return _hold(conditions(name), seen_by(values, split(name)[1]))
+
+
+def _hold(needed: Iterable[tuple[str, tuple[str, ...]]], seen: Mapping[str, Any]) -> bool:
+    return all(
+        _hold(PARAMETERS[parent].when, seen) and seen.get(parent, PARAMETERS[parent].default) in allowed
+        for parent, allowed in needed
+    )
+
+
+def default_text(name: str) -> str:
+    """What holds where a known parameter is left out; for single layers the plain parameter does."""
+    plain, pattern = split(name)
+    return str(PARAMETERS[plain].default) if pattern is None else f"as {plain}"
+
+
+def meaning(name: str) -> str:
+    """A line on a known parameter."""
+    plain, pattern = split(name)
+    return PARAMETERS[plain].doc if pattern is None else f"{PARAMETERS[plain].doc}, in layers {pattern}"
 
 
 def check_value(name: str, value: Any) -> Any:
     """The value in its parameter's type.
 
     Raises:
-        ConfigurationError: an unknown name, a wrong type, or a value out of range.
+        ConfigurationError: as `parameter`; and for a wrong type, or a value out of range.
     """
-    if name not in PARAMETERS:
-        raise ConfigurationError(f"{name!r}: not a parameter{nearest(name, PARAMETERS)}")
-    parameter = PARAMETERS[name]
-    if parameter.kind == "choice":
-        if value not in parameter.choices:
-            raise ConfigurationError(f"{name}={value!r}: must be one of {', '.join(parameter.choices)}")
+    known = parameter(name)
+    if known.kind == "choice":
+        if value not in known.choices:
+            raise ConfigurationError(f"{name}={value!r}: must be one of {', '.join(known.choices)}")
         return value
-    return _check_number(name, parameter, value)
+    return _check_number(name, known, value)
 
 
 def _check_number(name: str, parameter: Parameter, value: Any) -> float | int:

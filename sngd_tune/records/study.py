@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sngd_tune.records.metrics import OBJECTIVES
+from sngd_tune.records.names import patterns, split
 from sngd_tune.records.parameters import nearest
 from sngd_tune.records.strict import Name, Scalar, Strict, as_many, as_tuple
 
@@ -104,6 +105,10 @@ class StudyConfig(Strict):
     `space` gives each searched parameter one entry or several alternatives, whose `when` never hold together
     (learning rates that depend on the base optimizer, say); it is always a tuple here.
 
+    In `fixed`, `space` and `start`, and as a parent in `when`, ``rank@encoder.*`` is the rank of the layers whose names
+    match the pattern; what that means is said in `records.parameters`. A parent's name is taken as it stands:
+    ``granularity`` is the plain one, also in the `when` of a parameter of single layers.
+
     A training ends after `epochs`, or in the step in which it has trained for `seconds` (evaluation not counted). An
     epoch is a pass over the training set, or `epoch_examples` of it: the trainings are evaluated as often as that, on
     the first `validation_examples` of the validation set.
@@ -155,12 +160,25 @@ class StudyConfig(Strict):
     @property
     def fishers(self) -> frozenset[str]:
         """Kinds of Fisher matrix that its trials may take; those but ``"empirical"`` need the workload's likelihood."""
-        searched = {str(kind) for entry in self.space.get("fisher", ()) for kind in entry.choices or ()}
-        kinds = searched or {str(self.fixed.get("fisher", "empirical"))}
+        named = [name for name in (*self.fixed, *self.space) if split(name)[0] == "fisher"]
+        kinds = {kind for name in named for kind in self._values(name)}
+        if "fisher" not in named:
+            kinds.add("empirical")
         methods = {str(method) for entry in self.space.get("optimizer", ()) for method in entry.choices or ()}
         if "exact_ngd" in (methods or {str(self.fixed.get("optimizer"))}):
             kinds.add("exact")
         return frozenset(kinds)
+
+    def _values(self, name: str) -> set[str]:
+        """The words that a fixed or searched parameter may take."""
+        if name in self.fixed:
+            return {str(self.fixed[name])}
+        return {str(value) for entry in self.space[name] for value in entry.choices or ()}
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of module names that its parameters of single layers have, in the order in which they count."""
+        return patterns((*self.fixed, *self.space))
 
     @property
     def scheduler(self) -> SchedulerConfig:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sngd_tune.errors import ConfigurationError
+from sngd_tune.errors import ConfigurationError, SettingsError
 from sngd_tune.records.extras import check_installed
-from sngd_tune.records.parameters import PARAMETERS, check_value, is_active
-from sngd_tune.settings import FisherSettings
+from sngd_tune.records.names import of_layers, patterns, seen_by, split
+from sngd_tune.records.parameters import PARAMETERS, check_value, conditions, is_active
+from sngd_tune.settings import FisherSettings, ModelSettings, as_settings
 
 __all__ = ["OptimizerConfig", "TrialConfig"]
 
@@ -53,7 +54,8 @@ class TrialConfig:
     Attributes:
         workload: registered name or ``module:attribute``.
         optimizer: method and first-order hyperparameters.
-        fisher: settings of the local Fisher layers; None for the baselines.
+        fisher: settings of the local Fisher layers, by pattern (``"*"`` last) where parameters of single layers were
+            proposed; None for the baselines.
         batch_size: examples per step.
         epochs: at most.
         seed: of initialization, batches and sketches.
@@ -65,7 +67,7 @@ class TrialConfig:
 
     workload: str
     optimizer: OptimizerConfig
-    fisher: FisherSettings | None
+    fisher: ModelSettings | None
     batch_size: int
     epochs: int
     seed: int
@@ -91,17 +93,17 @@ class TrialConfig:
         epoch_examples: int | None = None,
         test: bool = False,
     ) -> "TrialConfig":
-        """Validate a flat proposal such as ``{"granularity": "block", "block": 64, "lr": 0.1}``.
+        """Validate a flat proposal such as ``{"granularity": "block", "block": 64, "lr": 0.1, "rank@head": 8}``.
 
         Raises:
-            ConfigurationError: an unknown parameter, a value out of range, or one without a meaning beside the others.
+            ConfigurationError: an unknown parameter, a value out of range, or one without a meaning beside the others;
+                for one of single layers these are the values that the layers see (`records.parameters`).
             MissingDependencyError: the method needs a package that is not installed.
         """
         checked = {name: check_value(name, value) for name, value in parameters.items()}
         for name in checked:
             if not is_active(name, checked):
-                conditions = " and ".join(f"{parent} in {list(values)}" for parent, values in PARAMETERS[name].when)
-                raise ConfigurationError(f"{name}={checked[name]!r}: has a meaning only where {conditions}")
+                raise ConfigurationError(f"{name}={checked[name]!r}: has a meaning only where {_needed(name)}")
         if epochs < 1:
             raise ConfigurationError(f"epochs={epochs!r}: must be ≥ 1")
         value = _completed(checked)
@@ -138,9 +140,37 @@ def _completed(checked: Mapping[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _fisher_settings(checked: Mapping[str, Any]) -> FisherSettings:
+def _needed(name: str) -> str:
+    pattern = split(name)[1]
+    needed = " and ".join(f"{parent} in {list(values)}" for parent, values in conditions(name))
+    return needed if pattern is None else f"layers {pattern} have {needed}"
+
+
+def _fisher_settings(checked: Mapping[str, Any]) -> ModelSettings:
     """The Fisher part of a flat proposal; what it leaves out keeps the default of `FisherSettings`."""
-    values = {name: checked[name] for name in _FISHER_FIELDS if name in checked}
-    if values.get("granularity") == "block":
-        values["granularity"] = f"block:{checked.get('block', PARAMETERS['block'].default)}"
-    return FisherSettings(**values)
+    others = _settings(seen_by(checked, None))
+    layers = {pattern: _layer_settings(checked, pattern) for pattern in patterns(checked)}
+    return as_settings({**layers, "*": others}) if layers else others
+
+
+def _layer_settings(checked: Mapping[str, Any], pattern: str) -> FisherSettings:
+    """What a pattern's layers have: its own values, and of the plain ones those that mean something beside them."""
+    seen = seen_by(checked, pattern)
+    kept = {name: seen[name] for name in seen if of_layers(name, pattern) in checked or _fits(name, seen)}
+    try:
+        return _settings(kept)
+    except SettingsError as error:
+        raise SettingsError(f"layers {pattern}: {error}; for these alone with @{pattern}") from error
+
+
+def _fits(name: str, seen: Mapping[str, Any]) -> bool:
+    """Whether a plain value has a meaning among those that a layer sees; Nyström's root does under ``input`` only."""
+    granularity = seen.get("granularity", PARAMETERS["granularity"].default)
+    return is_active(name, seen) and not (name == "root" and seen[name] == "nystrom" and granularity != "input")
+
+
+def _settings(values: Mapping[str, Any]) -> FisherSettings:
+    found = {name: values[name] for name in _FISHER_FIELDS if name in values}
+    if found.get("granularity") == "block":
+        found["granularity"] = f"block:{values.get('block', PARAMETERS['block'].default)}"
+    return FisherSettings(**found)

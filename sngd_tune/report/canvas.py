@@ -168,5 +168,6 @@ def whole_numbers(axis: Any) -> None:
 
 
 def words(name: str) -> str:
-    """A metric or parameter as a label."""
-    return name.replace("_", " ")
+    """A metric or parameter as a label; module names are left as they are."""
+    plain, sign, pattern = name.partition("@")
+    return f"{plain.replace('_', ' ')}{sign}{pattern}"

@@ -30,7 +30,7 @@ def sensitivity_section(config: StudyConfig, importances: Sequence[Importance]) 
     drawing = _draw_importances(config, importances)
     alt = "; ".join(f"{each.parameter} {each.share:.0%}" for each in importances[:_MOST])
     blocks.append(FigureBlock(svg_of(drawing.single(drawing.panels[0])), drawing.panels[0].caption, alt))
-    known = {each.parameter.partition("[")[0] for each in importances}
+    known = {each.name for each in importances}
     missing = [name for name in config.space if name not in known]
     if missing:
         blocks.append(TextBlock(f"Not stated for want of trials: {', '.join(missing)}."))
@@ -42,7 +42,7 @@ def _draw_importances(config: StudyConfig, importances: Sequence[Importance]) ->
 
     def draw(axis: Any) -> None:
         axis.barh(range(len(shown)), [each.share for each in shown], color=CATEGORIES[0], height=0.65)
-        axis.set_yticks(range(len(shown)), [_label(each.parameter) for each in shown], fontsize=8)
+        axis.set_yticks(range(len(shown)), [_label(each) for each in shown], fontsize=8)
         axis.invert_yaxis()
         axis.set_xlim(0, min(1.0, 1.3 * max(each.share for each in shown)) or 1.0)
         axis.set_xlabel("share of the variance")
@@ -55,11 +55,10 @@ def _draw_importances(config: StudyConfig, importances: Sequence[Importance]) ->
     return Drawing(f"{config.name}: importances", [Panel(f"importance of the searched parameters{rest}", draw)])
 
 
-def _label(parameter: str) -> str:
+def _label(importance: Importance) -> str:
     """A long condition goes on a line of its own, shortened: it may name many values."""
-    name, _, condition = parameter.partition("[")
+    name, condition = words(importance.name), importance.condition
     if not condition:
-        return words(name)
-    condition = condition.rstrip("]")
-    text = f"{words(name)}, {condition}"
-    return text if len(text) <= 24 else f"{words(name)}\n{condition if len(condition) <= 30 else condition[:29] + '…'}"
+        return name
+    text = f"{name}, {condition}"
+    return text if len(text) <= 24 else f"{name}\n{condition if len(condition) <= 30 else condition[:29] + '…'}"

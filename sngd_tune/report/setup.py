@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 
 from sngd_tune.records.machine import Machine
-from sngd_tune.records.parameters import PARAMETERS
+from sngd_tune.records.names import split
+from sngd_tune.records.parameters import PARAMETERS, default_text, meaning
 from sngd_tune.records.study import SpaceEntry, StudyConfig
 from sngd_tune.report.page import Block, Section, TableBlock, TextBlock
 from sngd_tune.report.values import Budget
@@ -108,9 +109,10 @@ def _condition(entry: SpaceEntry) -> str:
 
 
 def _default(name: str) -> str | None:
-    default = PARAMETERS[name].default if name in PARAMETERS else None
-    return None if default is None else str(default)
+    plain, pattern = split(name)
+    known = PARAMETERS.get(plain)  # an old study may name one that is no more
+    return None if known is None or (known.default is None and pattern is None) else default_text(name)
 
 
 def _meaning(name: str) -> str:
-    return PARAMETERS[name].doc if name in PARAMETERS else ""
+    return meaning(name) if split(name)[0] in PARAMETERS else ""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sngd_tune.records.names import split
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.ranking import rank
 from sngd_tune.records.study import StudyConfig
@@ -24,7 +25,7 @@ def draw_slices(config: StudyConfig, records: Sequence[TrialRecord]) -> Drawing 
     which region fails. None where completed trials differ in no parameter.
     """
     ranked = rank(records, config.objectives[0])
-    names = [name for name in _CANDIDATES if len({r.parameters[name] for r in ranked if name in r.parameters}) > 1]
+    names = _varied(ranked)
     if not names:
         return None
     kinds = sorted({_kind(record) for record in ranked})
@@ -42,6 +43,13 @@ def draw_slices(config: StudyConfig, records: Sequence[TrialRecord]) -> Drawing 
 
     panels = [panel(name) for name in names[:_MAX_PANELS]]
     return Drawing(f"{config.name}: slices through the space", panels, _keys(records, ranked[0], colours))
+
+
+def _varied(records: Sequence[TrialRecord]) -> list[str]:
+    """The candidates in which the trials differ; behind each plain one the same of single layers."""
+    known = dict.fromkeys(name for record in records for name in record.parameters)
+    names = [name for candidate in _CANDIDATES for name in known if split(name)[0] == candidate]
+    return [name for name in names if len({r.parameters[name] for r in records if name in r.parameters}) > 1]
 
 
 def _keys(records: Sequence[TrialRecord], best: TrialRecord, colours: Mapping[str, str]) -> list[Any]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.records.parameters import PARAMETERS, check_value, is_active, nearest
+from sngd_tune.records.names import of_layers, seen_by, split
+from sngd_tune.records.parameters import PARAMETERS, check_value, conditions, is_active, nearest, parameter
 from sngd_tune.records.study import SpaceEntry, StudyConfig
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.search.dimension import Dimension, condition_text, entry_problems
@@ -113,21 +114,43 @@ def _parent_problems(config: StudyConfig, parent: str, allowed: Sequence[Any]) -
 
 def _combination_problems(config: StudyConfig, alternatives: Alternatives) -> Iterator[Problem]:
     """Build a trial for every combination of deciding choices; the first failure of each kind is reported."""
-    deciding = _DECIDING | {parent for entries in config.space.values() for entry in entries for parent in entry.when}
+    deciding = _deciding(config)
     reported: set[tuple[str | int, ...]] = set()
     used: set[str] = set()
-    for values in _combinations(list(alternatives.items()), dict(config.fixed), deciding):
-        active = {name: value for name, value in values.items() if name in alternatives or is_active(name, values)}
-        used |= {d.label for group in alternatives.values() for d in group if d.applies(values)} | active.keys()
-        for problem in _problems_of(config, alternatives, values, active):
-            if problem.path not in reported:
-                reported.add(problem.path)
-                yield problem
+    for pattern in (None, *config.patterns):
+        wanted = _with_parents(config, alternatives, pattern)
+        seen = {name: group for name, group in alternatives.items() if name in wanted}
+        fixed = {name: value for name, value in config.fixed.items() if name in wanted}
+        for values in _combinations(list(seen.items()), fixed, deciding):
+            active = {name: value for name, value in values.items() if name in seen or is_active(name, values)}
+            used |= {d.label for group in seen.values() for d in group if d.applies(values)} | active.keys()
+            for problem in _problems_of(config, seen, values, active):
+                if problem.path not in reported:
+                    reported.add(problem.path)
+                    yield problem
     yield from _unused_problems(config, alternatives, used)
 
 
+def _deciding(config: StudyConfig) -> set[str]:
+    """The searched parameters whose choices are combined."""
+    parents = {parent for entries in config.space.values() for entry in entries for parent in entry.when}
+    return parents | {name for name in config.space if split(name)[0] in _DECIDING}
+
+
+def _with_parents(config: StudyConfig, alternatives: Alternatives, pattern: str | None) -> set[str]:
+    """The plain names, those of a pattern's layers, and what their conditions name.
+
+    What other layers have makes no difference to these, so their choices need not be combined with each other.
+    """
+    wanted = {name for name in (*config.fixed, *alternatives) if split(name)[1] in (None, pattern)}
+    for name, group in reversed(list(alternatives.items())):  # parents come first
+        if name in wanted:
+            wanted |= {parent for dimension in group for parent in dimension.when}
+    return wanted
+
+
 def _combinations(
-    remaining: list[tuple[str, tuple[Dimension, ...]]], values: dict[str, Any], deciding: frozenset[str] | set[str]
+    remaining: list[tuple[str, tuple[Dimension, ...]]], values: dict[str, Any], deciding: set[str]
 ) -> Iterator[dict[str, Any]]:
     if not remaining:
         yield values
@@ -164,32 +187,43 @@ def _problems_of(
     try:
         TrialConfig.from_flat(active, workload=config.workload, epochs=config.epochs, seed=0)
     except ConfigurationError as error:
-        decided = {name: (value,) for name, value in active.items() if PARAMETERS[name].kind == "choice"}
+        decided = {name: (value,) for name, value in active.items() if parameter(name).kind == "choice"}
         yield Problem(("space",), f"the combination {condition_text(decided)} is no valid trial: {error}")
 
 
 def _failing(name: str, values: Mapping[str, Any]) -> str:
     """The conditions of a parameter's meaning that do not hold, as they are."""
-    return " and ".join(f"{parent}={values.get(parent, PARAMETERS[parent].default)}" for parent in _unmet(name, values))
+    return " and ".join(f"{parent}={values.get(parent, parameter(parent).default)}" for parent in _unmet(name, values))
 
 
 def _remedy(name: str, values: Mapping[str, Any]) -> str:
     unmet = _unmet(name, values)
     parts = (
-        f"{parent}: {allowed[0] if len(allowed) == 1 else '[' + ', '.join(allowed) + ']'}"
+        f"{_quoted(parent)}: {allowed[0] if len(allowed) == 1 else '[' + ', '.join(allowed) + ']'}"
         for parent, allowed in unmet.items()
     )
     return "{" + ", ".join(parts) + "}"
 
 
+def _quoted(name: str) -> str:
+    """A name as a key inside of braces, where YAML has brackets for lists."""
+    return f'"{name}"' if "[" in name or "]" in name else name
+
+
 def _unmet(name: str, values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Conditions of a parameter's meaning, and of its parents', that do not hold under these values."""
+    """Conditions of a parameter's meaning, and of its parents', that do not hold under these values.
+
+    Parents are named as their values stand: with the pattern of single layers where these have a value of their own.
+    """
     unmet: dict[str, tuple[str, ...]] = {}
-    for parent, allowed in PARAMETERS[name].when:
-        if not is_active(parent, values):
-            unmet |= _unmet(parent, values)
-        elif values.get(parent, PARAMETERS[parent].default) not in allowed:
-            unmet[parent] = allowed
+    pattern = split(name)[1]
+    seen = seen_by(values, pattern)
+    for parent, allowed in conditions(name):
+        own = of_layers(parent, pattern)
+        if not is_active(parent, seen):
+            unmet |= _unmet(own, values)
+        elif seen.get(parent, PARAMETERS[parent].default) not in allowed:
+            unmet[own if own in values else parent] = allowed
     return unmet
 
 

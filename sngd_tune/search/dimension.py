@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.records.parameters import PARAMETERS, check_value, nearest
+from sngd_tune.records.parameters import check_value, parameter
 from sngd_tune.records.study import SpaceEntry
 
 __all__ = ["Dimension", "entry_problems"]
@@ -21,7 +21,7 @@ class Dimension:
     """A checked entry of the space.
 
     Attributes:
-        name: the parameter.
+        name: the parameter, with its pattern where it is one of single layers.
         label: its name towards Optuna, which keeps one distribution a name: the plain name, or ``lr[base=adamw]``
             where a parameter has several alternatives.
         distribution: where values come from.
@@ -65,7 +65,7 @@ class Dimension:
         if isinstance(self.distribution, IntDistribution | FloatDistribution):
             return self.distribution.low
         choices = self.choices or ()
-        return choices[0] if PARAMETERS[self.name].kind == "choice" else min(choices)
+        return choices[0] if parameter(self.name).kind == "choice" else min(choices)
 
     @property
     def finite(self) -> bool:
@@ -108,12 +108,15 @@ def condition_text(when: Mapping[str, tuple[Any, ...]]) -> str:
 
 def entry_problems(name: str, entry: SpaceEntry) -> Iterator[str]:
     """What is wrong with an entry by itself."""
-    if name not in PARAMETERS:
-        yield f"not a parameter{nearest(name, PARAMETERS)}"
-    elif entry.choices is not None:
+    try:
+        known = parameter(name)
+    except ConfigurationError as error:
+        yield str(error).removeprefix(f"{name!r}: ")
+        return
+    if entry.choices is not None:
         yield from _choice_problems(name, entry)
-    elif PARAMETERS[name].kind == "choice":
-        yield f"needs choices: [...], from {', '.join(PARAMETERS[name].choices)}"
+    elif known.kind == "choice":
+        yield f"needs choices: [...], from {', '.join(known.choices)}"
     elif entry.low is None or entry.high is None:
         yield "needs either low and high, or choices; a single value belongs under fixed"
     else:
@@ -149,7 +152,7 @@ def _step_problems(name: str, entry: SpaceEntry, low: float, high: float) -> Ite
         return
     if not entry.step > 0:
         yield f"step={entry.step:g}: must be > 0"
-    elif PARAMETERS[name].kind == "int" and entry.step != int(entry.step):
+    elif parameter(name).kind == "int" and entry.step != int(entry.step):
         yield f"step={entry.step:g}: must be an integer, as {name} is one"
     elif low < high and not _is_multiple(high - low, entry.step):
         yield f"step={entry.step:g}: must divide high − low = {high - low:g}, or high is never reached"
@@ -170,6 +173,6 @@ def _distribution(name: str, entry: SpaceEntry) -> BaseDistribution:
     if entry.choices is not None:
         return CategoricalDistribution([check_value(name, value) for value in entry.choices])
     low, high = check_value(name, entry.low), check_value(name, entry.high)
-    if PARAMETERS[name].kind == "int":
+    if parameter(name).kind == "int":
         return IntDistribution(low, high, log=entry.log, step=int(entry.step or 1))
     return FloatDistribution(low, high, log=entry.log, step=entry.step)

@@ -154,14 +154,28 @@ def _apply(document: Document, override: str) -> None:
         ) from error
     container: Any = document.data
     path: Path = ()
-    for part in parts[:-1]:
+    part, parts = _next(container, parts)
+    while parts:
         key = _key(container, part, path)
         if isinstance(container, dict):
             container.setdefault(key, {})
         container, path = container[key], (*path, key)
-    key = _key(container, parts[-1], path)
+        part, parts = _next(container, parts)
+    key = _key(container, part, path)
     container[key] = value
     document.overrides[(*path, key)] = override
+
+
+def _next(container: Any, parts: list[str]) -> tuple[str, list[str]]:
+    """The next key of a split path, and the parts behind it.
+
+    Patterns of module names have dots of their own: of the keys that are there the longest is meant, and a new one with
+    an ``@`` takes all that follows.
+    """
+    known = container if isinstance(container, dict) else {}
+    lengths = (length for length in range(len(parts), 0, -1) if ".".join(parts[:length]) in known)
+    length = next(lengths, len(parts) if "@" in parts[0] and known is container else 1)
+    return ".".join(parts[:length]), parts[length:]
 
 
 def _key(container: Any, part: str, path: Path) -> str | int:

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sngd_tune.records.parameters import PARAMETERS, nearest
+from sngd_tune.errors import ConfigurationError
+from sngd_tune.records.parameters import parameter
 from sngd_tune.records.study import SpaceEntry, StudyConfig
 from sngd_tune.search.checks import Problem, find_problems, value_problems
 from sngd_tune.search.document import Document, read_document
@@ -52,10 +53,17 @@ def _entry_problems(document: Document) -> Iterator[Problem]:
             if entry is not None:
                 found = value_problems({name: [entry]}, {})
                 yield from (Problem(("space", name, index), problem.message) for problem in found)
-            elif name not in PARAMETERS:
-                yield Problem(("space", name), f"not a parameter{nearest(name, PARAMETERS)}")
+            else:
+                yield from _name_problems(name)
     scalars = {name: value for name, value in fixed.items() if isinstance(value, bool | int | float | str)}
     yield from value_problems({}, scalars)
+
+
+def _name_problems(name: str) -> Iterator[Problem]:
+    try:
+        parameter(name)
+    except ConfigurationError as error:
+        yield Problem(("space", name), str(error).removeprefix(f"{name!r}: "))
 
 
 def _named(value: Any) -> dict[str, Any]:

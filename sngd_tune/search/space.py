@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.records.parameters import PARAMETERS, check_value, is_active
+from sngd_tune.records.parameters import check_value, default_text, is_active, meaning, ordered, parameter
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.search.checks import build_dimensions, find_problems
 from sngd_tune.search.dimension import Dimension, condition_text
@@ -43,16 +43,20 @@ class SearchSpace:
             raise ConfigurationError("\n".join(map(str, problems)))
         self._alternatives = build_dimensions(config)
         self._fixed = {name: check_value(name, value) for name, value in config.fixed.items()}
+        self._names = ordered((*config.fixed, *config.space))
         self._start = tuple({name: check_value(name, value) for name, value in point.items()} for point in config.start)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Flat parameters of a trial, in the order of the table: the active searched ones and the active fixed ones."""
+        """Flat parameters of a trial: the active searched ones and the active fixed ones.
+
+        They are in the order of the table, those of single layers last, their patterns in the order of the study.
+        """
         values = dict(self._fixed)
         for group in self._alternatives.values():
             for dimension in group:
                 if dimension.applies(values):
                     values[dimension.name] = dimension.suggest(trial)
-        return {name: values[name] for name in PARAMETERS if name in values and self._means_something(name, values)}
+        return {name: values[name] for name in self._names if name in values and self._means_something(name, values)}
 
     def samples(self, count: int, seed: int) -> list[dict[str, Any]]:
         """Flat parameters of some trials drawn at random, to look at: nothing is searched."""
@@ -62,7 +66,7 @@ class SearchSpace:
 
     def defaults(self) -> dict[str, Any]:
         """Flat parameters of the untuned trial: the fixed ones that have a meaning beside the defaults."""
-        return {name: self._fixed[name] for name in PARAMETERS if name in self._fixed and is_active(name, self._fixed)}
+        return {name: self._fixed[name] for name in self._names if name in self._fixed and is_active(name, self._fixed)}
 
     def distributions(self, parameters: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """Distributions of the searched parameters that are active beside these flat ones, by Optuna's name."""
@@ -84,7 +88,7 @@ class SearchSpace:
         """The space as a table: searched parameters first, then the fixed ones."""
         searched = [_row(dimension) for group in self._alternatives.values() for dimension in group]
         fixed = [
-            SpaceRow(name, PARAMETERS[name].kind, str(value), "fixed", "", _text(name), PARAMETERS[name].doc)
+            SpaceRow(name, parameter(name).kind, str(value), "fixed", "", default_text(name), meaning(name))
             for name, value in self._fixed.items()
         ]
         return searched + fixed
@@ -100,17 +104,12 @@ class SearchSpace:
 
 
 def _row(dimension: Dimension) -> SpaceRow:
-    parameter = PARAMETERS[dimension.name]
     return SpaceRow(
         name=dimension.name,
-        kind=parameter.kind,
+        kind=parameter(dimension.name).kind,
         range=dimension.span,
         scale=dimension.scale,
         condition=condition_text(dimension.when),
-        default=_text(dimension.name),
-        doc=parameter.doc,
+        default=default_text(dimension.name),
+        doc=meaning(dimension.name),
     )
-
-
-def _text(name: str) -> str:
-    return str(PARAMETERS[name].default)

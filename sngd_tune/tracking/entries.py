@@ -49,6 +49,10 @@ _SECTIONS = {
 _SECTION_OF = {name: f"{section}/{name}" for section, names in _SECTIONS.items() for name in names}
 
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_\-. :/]")
+
+#: What stands in MLflow for the signs in a parameter of single layers: ``rank at encoder.:any``. No two names become
+#: one, as neither blanks nor colons are in them, and none of the words begins another.
+_SIGNS = str.maketrans({"@": " at ", "*": ":any", "?": ":one", "[": ":of", "]": ":end", "!": ":not"})
 _MAX_TAG = 5000
 
 
@@ -121,7 +125,7 @@ def trial_tags(record: TrialRecord) -> dict[str, str]:
 
 def parameters(values: Mapping[str, Any]) -> dict[str, str]:
     """Parameters as MLflow keeps them."""
-    return {_name(key): str(value) for key, value in values.items()}
+    return {_name(key.translate(_SIGNS)): str(value) for key, value in values.items()}
 
 
 def run_status(outcome: Outcome) -> str:

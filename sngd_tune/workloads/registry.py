@@ -3,10 +3,13 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sngd_tune.errors import ConfigurationError, SngdTuneError
+import torch
+
+from sngd_tune.core.account import check_patterns
+from sngd_tune.errors import ConfigurationError, SettingsError, SngdTuneError
 from sngd_tune.records.parameters import nearest
 from sngd_tune.workloads.likelihood import check_likelihood, required_likelihood
 from sngd_tune.workloads.workload import Splits, Workload
@@ -55,7 +58,11 @@ def find_workload(name: str, import_path: Path | str | None = None) -> Workload:
 
 
 def load_data(
-    name: str, data_dir: Path | str | None, objectives: Iterable[str] = (), fishers: Iterable[str] = ()
+    name: str,
+    data_dir: Path | str | None,
+    objectives: Iterable[str] = (),
+    fishers: Iterable[str] = (),
+    patterns: Iterable[str] = (),
 ) -> Splits:
     """The data of the workload of that name.
 
@@ -64,11 +71,12 @@ def load_data(
         data_dir: the user's data directory.
         objectives: of the study.
         fishers: kinds of Fisher matrix that its trials may take (`StudyConfig.fishers`).
+        patterns: of module names, each of which has to match (`StudyConfig.patterns`).
 
     Raises:
         ConfigurationError: as `find_workload`; where the data is missing, or reading it fails in any way; where an
-            objective needs an accuracy that the workload does not have; and where a Fisher matrix needs a likelihood
-            that it does not have, or that is not the one of its loss.
+            objective needs an accuracy that the workload does not have; where a Fisher matrix needs a likelihood that
+            it does not have, or that is not the one of its loss; and where a pattern matches no module of its model.
     """
     workload = find_workload(name)
     observed = not set(fishers) <= {"empirical"}
@@ -77,6 +85,8 @@ def load_data(
     if "validation_accuracy" in objectives and type(workload).correct is Workload.correct:
         message = f"objectives: validation_accuracy: workload {name} has no accuracy; choose validation_loss"
         raise ConfigurationError(message)
+    if patterns:
+        _look_for(name, workload, sorted(patterns))
     try:
         splits = workload.load(Path(data_dir) if data_dir is not None else None)
     except SngdTuneError:
@@ -88,6 +98,17 @@ def load_data(
     if observed:
         _compare(name, workload, splits)
     return splits
+
+
+def _look_for(name: str, workload: Workload, patterns: Sequence[str]) -> None:
+    """`check_patterns` on a model, the making of which may raise anything and draws random numbers."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            check_patterns(workload.model(), patterns)
+    except SettingsError as error:
+        raise ConfigurationError(f"workload={name!r}: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(f"workload={name!r}: making its model failed ({_where(error)})") from error
 
 
 def _compare(name: str, workload: Workload, splits: Splits) -> None:

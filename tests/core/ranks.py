@@ -21,6 +21,7 @@ CASES = {
     "input-eigh": settings("input-eigh"),
     "input-nystrom-2": settings("input-nystrom-2"),
     "input-kl": settings("input-cholesky", step_bound="kl", kl_bound=1e-7),
+    "scaled": settings("input-newton_schulz", root_scale="unit"),
     "drift": settings("input-eigh", refresh_schedule="drift", fisher_interval=3),
     "kron": settings("diagonal", granularity="kron", root="eigh"),
     "unit": settings("diagonal", granularity="unit", root="eigh"),

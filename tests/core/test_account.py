@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from sngd_tune import SNGD, FisherSettings, account, reconstruct, restore
-from sngd_tune.errors import ReconstructionError
+from sngd_tune import SNGD, FisherSettings, account, predicted_memory, reconstruct, restore
+from sngd_tune.errors import ReconstructionError, SettingsError
 
 SETTINGS = FisherSettings(relative_damping=0.1, fisher_interval=4, statistics_interval=2, warmup_batches=1)
 
@@ -184,3 +184,24 @@ def test_a_weight_that_its_layer_never_applies_is_named():
     optimizer = SNGD(model, FisherSettings(warmup_batches=0), lr=1e-3, base="sgd")
     with pytest.warns(UserWarning, match="^hidden: its forward pass has not been seen"):
         train(model, optimizer, steps=1)
+
+
+ENTRANCES = {
+    "SNGD": lambda model, settings: [entry.reason for entry in SNGD(model, settings).account],
+    "account": lambda model, settings: [entry.reason for entry in account(model, settings)],
+    "reconstruct": lambda model, settings: [layer.fishers[0].settings for layer in reconstruct(model, settings)],
+    "predicted_memory": predicted_memory,
+}
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_plain_values_are_settings_at_every_entrance(entrance):
+    model, look = nn.Sequential(nn.Linear(9, 4), nn.Linear(4, 2)), ENTRANCES[entrance]
+    one, other = FisherSettings(rank=2), FisherSettings(granularity="block:2")
+    assert look(model, {"rank": 2}) == look(model, one) != look(model, other)
+    by_layer = {"1": {"granularity": "block:2"}, "*": one}
+    assert look(model, by_layer) == look(model, {"1": other, "*": one}) != look(model, one)
+    with pytest.raises(SettingsError, match=r"^\{\}: names neither a setting nor a layer"):
+        look(model, {})
+    with pytest.raises(SettingsError, match=r"^'encoder': matches no module; the modules are 0, 1$"):
+        look(model, {"encoder": {"rank": 2}})

@@ -42,6 +42,14 @@ from sngd_tune.core.operators import (
 from sngd_tune.core.permuted import PermutedOperator
 from tests.core.spectra import orthogonal
 
+#: With what a multiple ``c R`` makes of them.
+METHODS = {
+    "apply": lambda c: c,
+    "apply_transpose": lambda c: c,
+    "solve": lambda c: 1 / c,
+    "solve_transpose": lambda c: 1 / c,
+    "precondition": lambda c: c**2,
+}
 N, D = 3, 7
 LEADS = [(), (2,), (2, 3)]
 
@@ -226,22 +234,31 @@ class TestConformance:
         operator = case.operator
         torch.testing.assert_close(operator.precondition(x), operator.apply_transpose(operator.apply(x)))
 
+    def test_scaled_is_a_multiple_of_the_same_kind_for_each_matrix(self, case, lead, x):
+        c = positive(*lead, N) if isinstance(case.operator, UnitOperator) else positive(*lead)
+        scaled, each = case.operator.scaled(c), c[(...,) + (None,) * (x.dim() - c.dim())]
+        assert type(scaled) is type(case.operator)
+        for method, factor in METHODS.items():
+            torch.testing.assert_close(getattr(scaled, method)(x), getattr(case.operator, method)(x) * factor(each))
+        again = case.again({name: tensor.clone() for name, tensor in scaled.tensors().items()})
+        torch.testing.assert_close(again.scaled(1 / c).apply(x), case.operator.apply(x))
+
     def test_its_tensors_make_it_again(self, case, x):
         again = case.again({name: tensor.clone() for name, tensor in case.operator.tensors().items()})
         assert type(again) is type(case.operator)
-        for method in ("apply", "apply_transpose", "solve", "solve_transpose", "precondition"):
+        for method in METHODS:
             assert torch.equal(getattr(again, method)(x), getattr(case.operator, method)(x))
 
     def test_shape_and_precision_stay(self, case, x):
         narrow = case.again({name: tensor.float() for name, tensor in case.operator.tensors().items()})
-        for method in ("apply", "apply_transpose", "solve", "solve_transpose", "precondition"):
+        for method in METHODS:
             result = getattr(narrow, method)(x.float())
             assert result.shape == x.shape
             assert result.dtype == torch.float32
 
     def test_nothing_is_changed(self, case, x):
         kept = x.clone(), {name: tensor.clone() for name, tensor in case.operator.tensors().items()}
-        for method in ("apply", "apply_transpose", "solve", "solve_transpose", "precondition"):
+        for method in METHODS:
             getattr(case.operator, method)(x)
         assert torch.equal(x, kept[0])
         for name, tensor in case.operator.tensors().items():
@@ -279,7 +296,7 @@ def test_identity_of_what_is_put_together(of, lead, x):
 
 
 def is_identity(operator: RootOperator, x: Tensor) -> None:
-    for method in ("apply", "apply_transpose", "solve", "solve_transpose", "precondition"):
+    for method in METHODS:
         assert torch.equal(getattr(operator, method)(x), x)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sngd_tune import SNGD, FisherSettings, observe_outputs, reconstruct
-from sngd_tune.settings import DAMPING_POLICIES, FISHERS, REFRESH_SCHEDULES, ROOTS
+from sngd_tune.settings import DAMPING_POLICIES, FISHERS, REFRESH_SCHEDULES, ROOT_SCALES, ROOTS
 from tests.core.behaviour import BASES, FORMS, TORCH_OPTIMIZERS, on_disk, same
 from tests.core.problems import squared_error
 
@@ -26,7 +26,12 @@ KEPT = [
     if (root != "nystrom" or granularity == "input") and (root == "cholesky" or granularity != "diagonal")
     for fisher in (FISHERS if granularity in OUTPUT_SIDE else FISHERS[:1])
 ]
-POLICIES = list(product(REFRESH_SCHEDULES, DAMPING_POLICIES))
+#: Schedule, damping policy and scale of the root, which Levenberg-Marquardt damping refuses to be ``"unit"``.
+POLICIES = [
+    (schedule, policy, scale)
+    for schedule, policy, scale in product(REFRESH_SCHEDULES, DAMPING_POLICIES, ROOT_SCALES)
+    if policy == "fixed" or scale == "natural"
+]
 IN_ANOTHER_PROCESS = [
     ("input", "nystrom", "empirical"),
     ("input", "newton_schulz", "empirical"),
@@ -57,13 +62,13 @@ class Run:
         form: `FORMS`.
         base: `BASES`.
         kept: granularity, root, fisher.
-        policies: refresh schedule, damping policy.
+        policies: refresh schedule, damping policy, scale of the root.
         seed: of all that a checkpoint brings along.
     """
 
-    def __init__(self, form, base, kept, policies=("thinning", "fixed"), seed=0):
+    def __init__(self, form, base, kept, policies=("thinning", "fixed", "natural"), seed=0):
         granularity, root, fisher = kept
-        schedule, damping = policies
+        schedule, damping, scale = policies
         settings = FisherSettings(
             granularity=granularity,
             root=root,
@@ -71,6 +76,7 @@ class Run:
             rank=2 if root == "nystrom" else None,
             refresh_schedule=schedule,
             damping_policy=damping,
+            root_scale=scale,
             relative_damping=0.1,
             fisher_interval=3,
             statistics_interval=2,

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sngd_tune.workloads.workload import Splits
 from tests.examples.moons import Moons
@@ -54,6 +54,11 @@ class RaisesWhenLoading(Moons):
 class LoadsNothing(Moons):
     def load(self, data_dir: Path | None) -> Splits:
         return None  # type: ignore[return-value]
+
+
+class RaisesInModel(Moons):
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, -1))
 
 
 class Unfinished(Moons.__mro__[1]):  # type: ignore[misc]  # Workload itself: its methods are abstract

@@ -8,9 +8,11 @@ import pytest
 from torch import nn
 
 from sngd_tune.errors import ConfigurationError, MissingDependencyError
+from sngd_tune.methods import build, local_fishers
 from sngd_tune.records.parameters import PARAMETERS, is_active
 from sngd_tune.records.trial import OptimizerConfig
 from sngd_tune.search.load import load_study, parse_study
+from sngd_tune.settings import FisherSettings
 from sngd_tune.training import Training
 from tests.methods.problems import METHODS, Digitlike, training, trial
 from tests.search.studies import HEAD
@@ -107,3 +109,13 @@ def test_a_missing_package_is_found_before_anything_starts(monkeypatch: pytest.M
     with pytest.raises(MissingDependencyError):
         trial(optimizer="soap")
     assert trial(optimizer="muon").optimizer.method == "muon"
+
+
+@pytest.mark.parametrize("form", ["fused", "explicit"])
+def test_single_layers_train_with_settings_of_their_own(form: str) -> None:
+    config = trial(base="sgd", form=form, **{"rank": 2, "granularity@2": "kron", "fisher_interval@2": 3})
+    model, optimizer = build(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), config)
+    assert {name: layer.settings for name, layer in local_fishers(model, optimizer).items()} == {
+        "0": FisherSettings(rank=2),
+        "2": FisherSettings(granularity="kron", fisher_interval=3),
+    }

@@ -145,6 +145,28 @@ def test_importances_say_how_many_trials_they_rest_on(page: Page) -> None:
     assert "Not stated for want of trials: fisher_interval, granularity." in words_of(page, "importances")
 
 
+def test_single_layers_are_told_from_the_others(tmp_path: Path) -> None:
+    space = {
+        "rank": {"low": 2, "high": 8},
+        "rank@0_a.*": {"low": 2, "high": 32, "log": True, "when": {"granularity@0_a.*": "input"}},
+        "granularity@0_a.*": {"choices": ["input", "kron"]},
+    }
+    ledger = Ledger.create(tmp_path / "study", study(space=space, fixed={"positions@[24]": 9}, start=[{"rank": 4}]))
+    for number, rank in enumerate((4, 8)):
+        values = {"rank": 2, "granularity@0_a.*": "input", "rank@0_a.*": rank}
+        done = {"outcome": Outcome.COMPLETED, "objectives": {"validation_loss": 1 / rank}, "ended": 2.0}
+        ledger.write_trial(record(number, parameters=values, **done))
+    page = study_page(ledger, [Importance(parameter="rank@0_a.*[granularity@0_a.*=input]", share=0.5, trials=10)])
+    searched, fixed, _ = tables(page, "space")
+    assert searched.cells[1][:5] == ["rank@0_a.*", "2 … 32", "log", "granularity@0_a.* = input", "as rank"]
+    assert fixed.cells == [
+        ["positions@[24]", "9", "as positions", "rows of a statistics batch, at most, in layers [24]"]
+    ]
+    assert captions(page, "slices") == ["validation loss against rank@0_a.*"]  # the one in which the trials differ
+    assert "Not stated for want of trials: rank, granularity@0_a.*." in words_of(page, "importances")
+    check_self_contained(PageReader(render(page)))
+
+
 def test_without_importances_the_page_says_why(whole: Ledger) -> None:
     (block,) = sensitivity_section(whole.config, ()).blocks
     assert isinstance(block, TextBlock)

@@ -34,6 +34,27 @@ CONDITIONAL = HEAD + textwrap.dedent("""\
       - {base: adamw, granularity: block, block: 16}
     """)
 
+#: Parameters of single layers, conditional ones and fixed ones among them; both patterns match layer 0.
+LAYERED = HEAD + textwrap.dedent("""\
+    fixed:
+      optimizer: sngd
+      fisher_interval@[02]: 20
+      decay@0: 0.5
+    space:
+      base: {choices: [sgd, adamw]}
+      granularity: {choices: [diagonal, input]}
+      rank: {low: 2, high: 32, when: {granularity: input}}
+      rank@0:
+        - {low: 2, high: 8, when: {granularity@0: input, base: sgd}}
+        - {low: 9, high: 32, when: {granularity@0: input, base: adamw}}
+      granularity@0: {choices: [block, input, kron]}
+      block@0: {choices: [8, 16], when: {granularity@0: block}}
+      fisher@0: {choices: [empirical, sampled], when: {granularity@0: kron}}
+      rank@[02]: {low: 2, high: 16, when: {granularity: input}}
+    start:
+      - {base: sgd, granularity@0: input, rank@0: 4}
+    """)
+
 FINITE = HEAD + textwrap.dedent("""\
     fixed: {optimizer: sngd}
     space:

@@ -12,7 +12,7 @@ from sngd_tune.records.past import PastTrial
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.search.importance import MIN_TRIALS, importances
 from sngd_tune.search.space import SearchSpace
-from tests.search.studies import CONDITIONAL, HEAD, study
+from tests.search.studies import CONDITIONAL, HEAD, LAYERED, study
 
 FLAT = (
     HEAD
@@ -89,6 +89,33 @@ def test_a_conditional_parameter_is_judged_where_it_is_active() -> None:
     assert found["base"].trials == 60
     assert found["lr[base=adamw]"].share > 0.7
     assert all(each.trials >= MIN_TRIALS for each in found.values())
+
+
+def test_single_layers_are_judged_by_their_own_names() -> None:
+    config = study(LAYERED)
+    found = importances(config, past(config, lambda p: float(p["granularity@0"] == "kron"), trials=60))
+    assert found[0].parameter == "granularity@0"
+    assert found[0].share > 0.7
+    assert {each.name for each in found} <= config.space.keys()
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "condition"),
+    [
+        ("lr", "lr", ""),
+        ("lr[base=sgd]", "lr", "base=sgd"),
+        ("root[granularity=block|input,form=fused]", "root", "granularity=block|input,form=fused"),
+        ("rank@encoder.*", "rank@encoder.*", ""),
+        ("rank@[!02]", "rank@[!02]", ""),
+        ("rank@x[02]", "rank@x[02]", ""),
+        ("rank@[02][base=sgd]", "rank@[02]", "base=sgd"),
+        ("rank@[02][granularity@[02]=input,base=sgd]", "rank@[02]", "granularity@[02]=input,base=sgd"),
+        ("lr[granularity@[02]=kron]", "lr", "granularity@[02]=kron"),
+    ],
+)
+def test_a_label_is_a_name_and_its_condition(label: str, name: str, condition: str) -> None:
+    importance = Importance(parameter=label, share=0.5, trials=10)
+    assert (importance.name, importance.condition) == (name, condition)
 
 
 @pytest.mark.parametrize(("trials", "known"), [(MIN_TRIALS - 1, False), (MIN_TRIALS, True)])

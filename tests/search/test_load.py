@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.search.load import load_study, parse_study
-from tests.search.studies import CONDITIONAL, HEAD, SEARCH_SPACES
+from tests.search.studies import CONDITIONAL, HEAD, LAYERED, SEARCH_SPACES
 
 SPACE = "space: {lr: {low: 1e-3, high: 1, log: true}}\n"  # one line: what follows begins on line 6
 
@@ -41,6 +41,8 @@ def test_every_shipped_file_loads_and_survives_a_round_trip(path: Path) -> None:
             "  - {choices: [empirical], when: {granularity: unit}}\n",
             {"empirical", "sampled", "exact"},
         ),
+        (SPACE + "fixed: {granularity@head: kron, fisher@head: exact}\n", {"empirical", "exact"}),
+        (LAYERED.removeprefix(HEAD), {"empirical", "sampled"}),
     ],
 )
 def test_kinds_of_fisher_matrix_that_trials_may_take(text: str, expected: set[str]) -> None:
@@ -176,6 +178,47 @@ def test_kinds_of_fisher_matrix_that_trials_may_take(text: str, expected: set[st
         (CONDITIONAL + "  - {block: 8}\n", "start.1.block: 8: needs granularity=block beside it"),
         (CONDITIONAL + "  - {granularity: block, block: 12}\n", "start.1.block: 12: lies outside the space"),
         (
+            HEAD + "space:\n  lr@head: {low: 1, high: 2}\n",
+            "f.yaml:6: space.lr@head: lr is the same for all layers; leave @head out; not so: granularity",
+        ),
+        (HEAD + "epoch: 1\nspace:\n  rnk@head: 3\n", "f.yaml:7: space.rnk@head: not a parameter; did you mean 'rank'?"),
+        (HEAD + SPACE + "fixed: {rank@*: 4}\n", "f.yaml:6: fixed.rank@*: the pattern '*' matches every layer"),
+        (HEAD + SPACE + "fixed: {rank@a b: 4}\n", "fixed.rank@a b: 'a b' is no pattern of module names"),
+        (HEAD + SPACE + "fixed: {rank@head: 0}\n", "f.yaml:6: fixed.rank@head: 0: must be ≥ 1"),
+        (
+            HEAD + "space: {rank@head: {low: 1, high: 4}}\nfixed: {granularity@head: kron}\n",
+            "f.yaml:5: space.rank@head: has no meaning where granularity@head=kron; add `when: {granularity@head: input}`",
+        ),
+        (
+            HEAD + "space:\n  granularity: {choices: [kron, input]}\n  rank@head: {low: 1, high: 4}\n",
+            "f.yaml:7: space.rank@head: has no meaning where granularity=kron; add `when: {granularity: input}`",
+        ),
+        (
+            HEAD
+            + "space:\n  granularity@a: {choices: [kron, input]}\n  rank@b: {low: 1, high: 4, when: {granularity@a: input}}\n"
+            "fixed: {root@b: eigh}\n",
+            "f.yaml:7: space.rank@b: has no meaning where root@b=eigh; add `when: {root@b: nystrom}`",
+        ),
+        (
+            HEAD + "space:\n  granularity@head: {choices: [input, block]}\n  root@head: {choices: [nystrom, eigh]}\n",
+            "f.yaml:5: space: the combination granularity@head=block,root@head=nystrom is no valid trial: layers head: root='nystrom'",
+        ),
+        (
+            HEAD
+            + "space:\n  rank: {choices: [4, 8]}\n  rank@head: {low: 1, high: 4, when: {granularity@head: input}}\n",
+            "f.yaml:7: space.rank@head.when.granularity@head: 'granularity@head' is neither in the space nor fixed",
+        ),
+        (
+            HEAD + "space:\n  granularity@[02]: {choices: [kron, input]}\n  rank@[02]: {low: 1, high: 4}\n",
+            'f.yaml:7: space.rank@[02]: has no meaning where granularity@[02]=kron; add `when: {"granularity@[02]": input}`',
+        ),
+        (
+            HEAD + SPACE + "fixed: {granularity@head: kron, rank@head: 4}\n",
+            "f.yaml:6: fixed.rank@head: 4: has no meaning anywhere in this space",
+        ),
+        (LAYERED + "  - {block@0: 8}\n", "start.1.block@0: 8: needs granularity@0=block beside it"),
+        (LAYERED + "  - {rank@stem: 8}\n", "start.1.rank@stem: 8: not in the space; did you mean 'rank@0'?"),
+        (
             HEAD + SPACE + "search: {sampler: brute_force}\n",
             "f.yaml:6: search.sampler: 'brute_force': needs choices or a step for lr",
         ),
@@ -229,6 +272,27 @@ def test_overrides_change_add_and_replace() -> None:
     assert (config.search.trials, config.space["lr"][0].high, config.fixed["batch_size"]) == (8, 0.5, 64)
     assert config.scheduler.name == "none"
     assert parse_study(CONDITIONAL, "f.yaml", ["space.lr.1.high=1e-3"]).space["lr"][1].high == 1e-3
+
+
+def test_overrides_reach_single_layers_whose_names_have_dots() -> None:
+    text = HEAD + "space:\n  rank@encoder.0: {low: 1, high: 4}\n  rank@encoder.0.*: {low: 1, high: 4}\n"
+    overrides = [
+        "space.rank@encoder.0.high=8",
+        "space.rank@encoder.0.*.high=16",
+        "fixed.decay@encoder.*.head=0.5",
+        "space.block@stem={low: 2, high: 4, when: {granularity@encoder.1: block}}",
+        "space.block@stem.when.granularity@stem=block",
+        "space.granularity@stem={choices: [block, input]}",
+        "fixed.granularity@encoder.1=block",
+    ]
+    config = parse_study(text, "f.yaml", overrides)
+    assert {name: entries[0].high for name, entries in config.space.items() if name[:4] == "rank"} == {
+        "rank@encoder.0": 8,
+        "rank@encoder.0.*": 16,
+    }
+    assert config.fixed == {"decay@encoder.*.head": 0.5, "granularity@encoder.1": "block"}
+    assert config.space["block@stem"][0].when == {"granularity@encoder.1": ("block",), "granularity@stem": ("block",)}
+    assert config.patterns == ("encoder.*.head", "encoder.1", "encoder.0", "encoder.0.*", "stem")
 
 
 @pytest.mark.parametrize(

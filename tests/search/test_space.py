@@ -8,9 +8,10 @@ from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.search.load import load_study
 from sngd_tune.search.space import SearchSpace
-from tests.search.studies import CONDITIONAL, HEAD, SEARCH_SPACES, study
+from sngd_tune.settings import LayerSettings
+from tests.search.studies import CONDITIONAL, HEAD, LAYERED, SEARCH_SPACES, study
 
-CONFIGS = [study(CONDITIONAL), *(load_study(path) for path in sorted(SEARCH_SPACES.glob("*.yaml")))]
+CONFIGS = [study(CONDITIONAL), study(LAYERED), *(load_study(path) for path in sorted(SEARCH_SPACES.glob("*.yaml")))]
 
 
 def sampled(config: StudyConfig, seed: int) -> tuple[SearchSpace, optuna.Trial, dict[str, object]]:
@@ -80,3 +81,33 @@ def test_a_broken_space_is_refused_with_its_path() -> None:
     )
     with pytest.raises(ConfigurationError, match=r"space\.lr\.0: low=2: must be < high=1"):
         SearchSpace(config)
+
+
+def test_single_layers_have_parameters_and_conditions_of_their_own() -> None:
+    proposals = [sampled(study(LAYERED), seed)[2] for seed in range(100)]
+    for proposal in proposals:
+        assert ("rank" in proposal) == ("rank@[02]" in proposal) == (proposal["granularity"] == "input")
+        assert ("rank@0" in proposal) == (proposal["granularity@0"] == "input")
+        assert ("block@0" in proposal) == (proposal["granularity@0"] == "block")
+        assert proposal["fisher_interval@[02]"] == 20
+        settings = TrialConfig.from_flat(proposal, workload="digits_mlp", epochs=1, seed=0).fisher
+        assert isinstance(settings, LayerSettings)
+        assert list(settings) == ["[02]", "0", "*"]  # as the file has them: those of `fixed` first
+        assert settings["0"].granularity.startswith(proposal["granularity@0"])  # type: ignore[arg-type]
+        assert settings["*"].granularity == settings["[02]"].granularity == proposal["granularity"]
+    assert {proposal["granularity@0"] for proposal in proposals} == {"block", "input", "kron"}
+
+
+def test_single_layers_are_rows_and_starting_points_like_others() -> None:
+    space = SearchSpace(study(LAYERED))
+    rows = {(row.name, row.condition): row for row in space.rows()}
+    row = rows["rank@0", "granularity@0=input,base=adamw"]
+    assert (row.range, row.default, row.doc) == ("9 … 32", "as rank", "eigenpairs kept, at most, in layers 0")
+    assert rows["decay@0", ""].scale == "fixed"
+    (point,) = space.start_points()
+    assert space.labelled(point) == {
+        "base": "sgd",
+        "granularity@0": "input",
+        "rank@0[granularity@0=input,base=sgd]": 4,
+    }
+    assert space.defaults() == {"optimizer": "sngd", "fisher_interval@[02]": 20, "decay@0": 0.5}

@@ -91,6 +91,15 @@ def test_epochs_come_back_as_they_were(measured: list[EpochMetrics], tmp_path_fa
     assert repr(ledger.epoch_metrics()) == repr(expected)
 
 
+def test_parameters_of_single_layers_come_back_in_their_order(tmp_path: Path) -> None:
+    """The first pattern that matches a layer counts."""
+    ledger = new_ledger(tmp_path)
+    given = {"rank": 4, "rank@encoder.0": 8, "decay@encoder.*": 0.5, "block@[02]": 2, "rank@encoder.*": 16}
+    ledger.write_trial(trial(parameters=given))
+    (record,) = Ledger.open(ledger.directory).trials()
+    assert list(record.parameters.items()) == list(given.items())
+
+
 def test_the_schema_holds_units_and_version() -> None:
     assert EPOCHS.field("epoch_seconds").metadata[b"unit"] == b"s"
     assert EPOCHS.field("layers").type.value_type.field("damping").metadata[b"unit"] == b"activation\xc2\xb2"

@@ -3,12 +3,14 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.tracking.client import MirrorError, connect, default_tracking_uri
-from sngd_tune.tracking.entries import MARK, epoch_metrics, run_name, run_status
+from sngd_tune.tracking.entries import MARK, epoch_metrics, parameters, run_name, run_status
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.mirror import Mirror, SyncResult
 from sngd_tune.tracking.redaction import redact
@@ -205,6 +207,22 @@ def test_a_model_with_hundreds_of_layers_fits_mlflow_batches(ledger: Ledger) -> 
 )
 def test_outcomes_have_a_status(outcome: Outcome, status: str) -> None:
     assert run_status(outcome) == status
+
+
+def test_parameters_of_single_layers_have_names_that_mlflow_takes(ledger: Ledger) -> None:
+    write(ledger, trial(0, parameters={"rank": 4, "rank@encoder.*": 8, "decay@[!02]?": 0.5}))
+    for _ in range(2):
+        sync_study(ledger.directory)
+    (run,) = Runs(ledger).trials().values()
+    assert run.data.params == {"rank": "4", "rank at encoder.:any": "8", "decay at :of:not02:end:one": "0.5"}
+
+
+names = st.tuples(st.sampled_from(["rank", "decay"]), st.text("an.02_-*?[]!", min_size=1, max_size=6))
+
+
+@given(st.sets(names.map("@".join), max_size=20))
+def test_no_two_parameters_of_single_layers_become_one(given: set[str]) -> None:
+    assert len(parameters(dict.fromkeys(given, 1))) == len(given)
 
 
 def test_a_deleted_experiment_is_named(ledger: Ledger) -> None:

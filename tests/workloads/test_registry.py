@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.workloads.registry import find_workload, load_data
@@ -86,6 +87,25 @@ def test_a_likelihood_that_cannot_serve_is_refused(attribute: str, message: str)
         with pytest.raises(ConfigurationError, match=message):
             load_data(f"{HERE}.{attribute}", None, (), fishers)
     assert load_data(f"{HERE}.{attribute}", None, (), {"empirical"})
+
+
+@pytest.mark.parametrize(
+    ("attribute", "patterns", "message"),
+    [
+        (
+            "moons:Moons",
+            {"0", "head.*", "*"},
+            r"workload='.*Moons': 'head\.\*': matches no module; the modules are 0, 1",
+        ),
+        ("faults:RaisesInModel", {"0"}, r"making its model failed \(RuntimeError: .*linear\.py:\d+\)"),
+    ],
+)
+def test_patterns_have_to_match_a_module_of_the_model(attribute: str, patterns: set[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load_data(f"{HERE}.{attribute}", None, patterns=patterns)
+    random = torch.get_rng_state()
+    assert load_data(f"{HERE}.moons:Moons", None, patterns={"0", "[13]"})
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_a_likelihood_is_missed_before_the_data_is_read() -> None:

@@ -57,6 +57,15 @@ class Estimate(ABC):
     def mean_diagonal(self, state: State) -> Tensor:
         """Mean of the diagonal of ``G``, of shape `damping_shape`: what the relative damping multiplies."""
 
+    def damped_mean(self, state: State, damping: Tensor) -> Tensor:
+        """Mean of the diagonal of the damped ``G``, of shape `damping_shape`: ``c²`` of ``root_scale="unit"``."""
+        return self.mean_diagonal(state) + damping
+
+    @property
+    def starts_from_last(self) -> bool:
+        """Whether `refresh` makes use of the root before."""
+        return False
+
     @abstractmethod
     def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
         """The root for ``λ = damping`` (of the shape of `mean_diagonal`); may rotate the state's own basis.
@@ -64,7 +73,7 @@ class Estimate(ABC):
         Args:
             state: as `init` makes it.
             damping: > 0.
-            last: the root before, from which an iteration may start.
+            last: the root before, from which an iteration may start; of ``(G + λI)⁻¹`` itself, not a multiple of it.
 
         Raises:
             RootError: there is none.

@@ -74,6 +74,10 @@ class InputEstimate(Estimate):
     def mean_diagonal(self, state: State) -> Tensor:
         return state["value"].diagonal(dim1=-2, dim2=-1).mean(-1) / state["weight"]
 
+    @property
+    def starts_from_last(self) -> bool:
+        return self.root == "newton_schulz"
+
     def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
         return DENSE_ROOTS[self.root](self._matrix(state), damping, last)
 

@@ -50,14 +50,28 @@ class KronEstimate(Estimate):
         parts = _side(state, _INPUT), _side(state, _OUTPUT)
         return self._input.mean_diagonal(parts[0]), self._output.mean_diagonal(parts[1])
 
-    def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
+    def damped_mean(self, state: State, damping: Tensor) -> Tensor:
+        """Of the product of the damped factors, ``(mean(diag A) + λ_A) (mean(diag B) + λ_B)``, ``[*lead]``."""
+        (input_mean, output_mean), (of_input, of_output) = self._means(state), self._split(state, damping)
+        return (input_mean + of_input) * (output_mean + of_output)
+
+    def _split(self, state: State, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """``λ_A`` and ``λ_B``, ``[*lead]`` each."""
         input_mean, output_mean = self._means(state)
         both = (input_mean > 0) & (output_mean > 0)
         pi = torch.where(both, input_mean / torch.where(both, output_mean, 1), 1).sqrt()  # even where one is 0
+        return damping.sqrt() * pi, damping.sqrt() / pi
+
+    @property
+    def starts_from_last(self) -> bool:
+        return self._input.starts_from_last
+
+    def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
+        of_input, of_output = self._split(state, damping)
         before = (last.inner, last.outer) if isinstance(last, KronOperator) else (None, None)
         return KronOperator(
-            self._input.refresh(_side(state, _INPUT), damping.sqrt() * pi, before[0]),
-            self._output.refresh(_side(state, _OUTPUT), damping.sqrt() / pi, before[1]),
+            self._input.refresh(_side(state, _INPUT), of_input, before[0]),
+            self._output.refresh(_side(state, _OUTPUT), of_output, before[1]),
         )
 
     def fingerprint(self, state: State) -> Tensor:

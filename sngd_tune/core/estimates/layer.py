@@ -46,6 +46,10 @@ class LayerEstimate(Estimate):
     def mean_diagonal(self, state: State) -> Tensor:
         return self._whole.mean_diagonal(state)
 
+    @property
+    def starts_from_last(self) -> bool:
+        return self._whole.starts_from_last
+
     def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
         before = last.inner if isinstance(last, LayerOperator) else None
         return LayerOperator(self._whole.refresh(state, damping, before))

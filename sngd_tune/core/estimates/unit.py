@@ -66,9 +66,17 @@ class UnitEstimate(Estimate):
         own = self._units.mean_diagonal(state)
         return torch.maximum(own, _QUIET * own.mean(-1, keepdim=True))
 
+    def damped_mean(self, state: State, damping: Tensor) -> Tensor:
+        """As in the base class, of each ``G_j`` as it is: a dead unit gets the identity, not the root of its floor."""
+        return self._units.mean_diagonal(state) + damping
+
     @property
     def damping_shape(self) -> tuple[int, ...]:
         return (*self.shape.lead, self.shape.d_out)
+
+    @property
+    def starts_from_last(self) -> bool:
+        return self._units.starts_from_last
 
     def refresh(self, state: State, damping: Tensor, last: RootOperator | None) -> RootOperator:
         before = last.inner if isinstance(last, UnitOperator) else None

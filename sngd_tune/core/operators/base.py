@@ -12,11 +12,19 @@ Parts = tuple[Tensor, ...]
 
 
 class RootOperator(ABC):
-    """``R`` with ``R Rᵀ = (G + λI)⁻¹``, acting on ``x: [*lead, n, d]``."""
+    """``R`` with ``R Rᵀ = (G + λI)⁻¹``, or a multiple of it (`scaled`), acting on ``x: [*lead, n, d]``."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that make up the operator; ``type(self)(**tensors)`` is the operator again."""
+
+    @abstractmethod
+    def scaled(self, c: Tensor) -> "RootOperator":
+        """``c R``, an operator of the same kind.
+
+        Args:
+            c: > 0, one for each matrix that is damped by itself (`Estimate.damping_shape`).
+        """
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from copy import copy
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,6 +25,11 @@ class RearrangedOperator(RootOperator):
 
     def tensors(self) -> dict[str, Tensor]:
         return self.inner.tensors()
+
+    def scaled(self, c: Tensor) -> Self:
+        other = copy(self)
+        other.inner = self.inner.scaled(c)
+        return other
 
     def apply(self, x: Tensor) -> Tensor:
         return self._through(self.inner.apply, x)
@@ -47,6 +54,9 @@ class BlockOperator(RearrangedOperator):
         super().__init__(inner)
         self.d = d
         self.block = block
+
+    def scaled(self, c: Tensor) -> Self:
+        return super().scaled(c.unsqueeze(-1))  # one for all blocks, which are damped alike
 
     def _through(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(split_blocks(x, self.block)).transpose(-3, -2).flatten(-2)[..., : self.d]
@@ -76,6 +86,9 @@ class KronOperator(RootOperator):
     def tensors(self) -> dict[str, Tensor]:
         inner = {f"input_{name}": tensor for name, tensor in self.inner.tensors().items()}
         return inner | {f"output_{name}": tensor for name, tensor in self.outer.tensors().items()}
+
+    def scaled(self, c: Tensor) -> "KronOperator":
+        return KronOperator(self.inner.scaled(c), self.outer)
 
     def apply(self, x: Tensor) -> Tensor:
         return self.outer.apply(self.inner.apply(x).mT).mT

@@ -1,6 +1,7 @@
 """Roots that are stored as whole matrices."""
 
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ class MatrixOperator(RootOperator):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"root": self.root, "inverse_root": self.inverse_root}
+
+    def scaled(self, c: Tensor) -> Self:
+        whole = c[..., None, None]
+        return type(self)(self.root * whole, self.inverse_root / whole)
 
     def apply(self, x: Tensor) -> Tensor:
         return x @ self.root
@@ -78,6 +83,9 @@ class TriangularOperator(RootOperator):
     def tensors(self) -> dict[str, Tensor]:
         return {"factor": self.factor}
 
+    def scaled(self, c: Tensor) -> "TriangularOperator":
+        return TriangularOperator(self.factor / c[..., None, None])
+
     def apply(self, x: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.factor, x, upper=True, left=False)
 
@@ -121,6 +129,9 @@ class EigenbasisOperator(RootOperator):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"basis": self.basis, "scale": self.scale}
+
+    def scaled(self, c: Tensor) -> "EigenbasisOperator":
+        return EigenbasisOperator(self.basis, self.scale * c.unsqueeze(-1))
 
     def apply(self, x: Tensor) -> Tensor:
         return (x @ self.basis) * self._row

@@ -34,6 +34,9 @@ class DiagonalOperator(RootOperator):
     def tensors(self) -> dict[str, Tensor]:
         return {"scale": self.scale}
 
+    def scaled(self, c: Tensor) -> "DiagonalOperator":
+        return DiagonalOperator(self.scale * c.unsqueeze(-1))
+
     def apply(self, x: Tensor) -> Tensor:
         return x * self._row
 

@@ -36,6 +36,9 @@ class LowRankOperator(RootOperator):
     def tensors(self) -> dict[str, Tensor]:
         return {"basis": self.basis, "scale": self.scale, "rest": self.rest}
 
+    def scaled(self, c: Tensor) -> "LowRankOperator":
+        return LowRankOperator(self.basis, self.scale * c.unsqueeze(-1), self.rest * c)
+
     def apply(self, x: Tensor) -> Tensor:
         return self._multiply(x, self._root)
 
