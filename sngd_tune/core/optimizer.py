@@ -297,7 +297,10 @@ class SNGD(torch.optim.Optimizer):
         return advance.warming
 
     def _length_depends_on(self, layer: LocalFisher) -> bool:
-        return self._base.scales_with_gradients and layer.settings.step_bound != "graft"
+        """Whether a ``G`` that is larger by a factor makes the layer's steps shorter."""
+        if self._base.scales_with_gradients:
+            return layer.settings.step_bound != "graft"
+        return layer.settings.root_scale == "natural"  # Adam knows no scale of gradients, but R is shorter
 
     def _parameters(self) -> Iterator[Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])

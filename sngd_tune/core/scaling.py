@@ -48,6 +48,7 @@ def unscaled(
     elif any(matters(fisher) for fisher in fishers if fisher.collector.awaits_training_gradients):
         raise SettingsError(
             "GradScaler.unscale_: must not be called before step() where G is made of the step's gradients, whose"
-            " scale it takes; try step_bound='graft', fisher='sampled', or torch.bfloat16, which needs no GradScaler"
+            " scale it takes; try fisher='sampled', step_bound='graft' (base SGD), root_scale='unit' (base AdamW), or"
+            " torch.bfloat16, which needs no GradScaler"
         )
     return True

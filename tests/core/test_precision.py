@@ -118,6 +118,26 @@ class TestPrecision:
         with pytest.raises(SettingsError, match=r"unscale_: must not be called before step\(\)"):
             scaler.step(scaled)
 
+    def test_unscaling_before_the_step_of_an_adam_base_needs_a_unit_root_scale(self):
+        for scale, batch in (("unit", 0), ("natural", 1)):
+            chosen = settings("diagonal", granularity="unit", root="eigh", root_scale=scale)
+            left, right = network(dtype=torch.float32), network(dtype=torch.float32)
+            plain, scaled = (SNGD(model, chosen, lr=1e-3, base="adamw") for model in (left, right))
+            scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+            x, y = batches(2, torch.float32)[batch]
+            steps(left, plain, [(x, y)] * 6)
+            for _ in range(6):
+                scaled.zero_grad()
+                scaler.scale(squared_error(right(x), y)).backward()
+                scaler.unscale_(scaled)
+                if scale == "natural":
+                    with pytest.raises(SettingsError, match="root_scale='unit'"):
+                        scaler.step(scaled)
+                    return
+                scaler.step(scaled)
+                scaler.update()
+            assert relative_difference(right, left) < 1e-4
+
     def test_a_step_with_infinity_leaves_parameters_state_and_schedule_alone(self):
         model = network(dtype=torch.float32)
         optimizer = SNGD(model, settings("diagonal", granularity="unit", root="eigh"), lr=1e-2, base="sgd")
