@@ -4,6 +4,13 @@
 
     optimizer = SNGD(model, FisherSettings(granularity="input", rank=16), lr=1e-3)
 
+or with settings that are chosen for the model, layer by layer:
+
+    from sngd_tune import SNGD, select_settings
+
+    settings = select_settings(model, loss_fn, batches)
+    optimizer = SNGD(model, settings, **settings.optimizer)
+
 How to use it in a training script: ``help("sngd_tune.guide")``.
 The names below load on first use: `import sngd_tune` costs nothing, and the optimizer needs torch alone.
 """
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from sngd_tune.core.optimizer import SNGD
     from sngd_tune.core.outputs import observe_outputs
     from sngd_tune.reconstruction.transform import reconstruct, restore
+    from sngd_tune.selection.select import select_settings
     from sngd_tune.settings import FisherSettings
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "predicted_memory",
     "reconstruct",
     "restore",
+    "select_settings",
 ]
 
 __version__ = "0.1.0"
@@ -43,6 +52,7 @@ _HOMES = {
     "predicted_memory": "sngd_tune.core.memory",
     "reconstruct": "sngd_tune.reconstruction.transform",
     "restore": "sngd_tune.reconstruction.transform",
+    "select_settings": "sngd_tune.selection.select",
 }
 
 

@@ -224,6 +224,37 @@ Memory is predicted from shapes, before anything is allocated; what will not fit
 input: 2 MiB, and 1 MiB more in a refresh
 kron: 587 MiB, and 512 MiB more in a refresh
 
+Settings chosen for you
+-----------------------
+
+`select_settings` trains a copy of the model for a moment on its own batches, measures what each layer could gain and
+what that would cost on this device, and chooses: granularity, rank, damping and intervals layer by layer, and a
+learning rate. The model itself stays as it is. `step_budget` limits the time of a step, over plain SGD's, and
+`memory_budget` the bytes; without them it is the fastest progress that is sought.
+
+>>> from sngd_tune import select_settings
+>>> model = nn.Sequential(nn.Flatten(), nn.Linear(144, 16), nn.Tanh(), nn.Linear(16, 4))
+>>> batches = list(zip(images.split(64), labels.split(64)))                           # or a DataLoader
+>>> chosen = select_settings(model, cross_entropy, batches, steps=64, seconds=5)      # training will have 64 steps
+>>> optimizer = SNGD(model, chosen, **chosen.optimizer)
+>>> losses = []
+>>> for epoch in range(8):
+...     for inputs, targets in batches:
+...         optimizer.zero_grad()
+...         loss = cross_entropy(model(inputs), targets)
+...         loss.backward()
+...         optimizer.step()
+...     losses.append(loss.item())
+>>> losses[-1] < 0.6 * losses[0]
+True
+
+``chosen.record`` has what was measured, and why each layer got what it got; ``chosen.save("auto.yaml")`` writes all of
+it (with the extra ``tune``), with the lines that train from the file. The learning rate is the peak of a schedule,
+``chosen.record.lr_schedule``, that `sngd_tune.lr_schedule.LrSchedule` sets.
+
+>>> [choice.layer for choice in chosen.record.layers], chosen.record.step.ratio > 1
+(['1', '3'], True)
+
 Any other optimizer: the explicit form
 --------------------------------------
 

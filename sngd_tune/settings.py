@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_RANK",
     "FISHERS",
     "GRANULARITIES",
+    "NONE",
     "REFRESH_SCHEDULES",
     "ROOTS",
     "ROOT_SCALES",
@@ -41,6 +42,8 @@ DAMPING_POLICIES = ("fixed", "levenberg_marquardt")
 REFRESH_SCHEDULES = ("thinning", "fixed", "drift")
 STEP_BOUNDS = ("none", "graft", "kl")
 DEFAULT_RANK = 16
+#: What stands for settings where a layer shall train without a local Fisher layer.
+NONE = "none"
 
 _BLOCK = re.compile(r"block:([1-9][0-9]*|channel|position)")
 
@@ -247,16 +250,17 @@ class FisherSettings:
 
 
 @dataclass(frozen=True)
-class LayerSettings(Mapping[str, FisherSettings]):
+class LayerSettings(Mapping[str, FisherSettings | None]):
     """Settings by patterns of module names (`fnmatch`), frozen: a layer has those of the first pattern that matches it.
 
     Attributes:
-        pairs: each pattern once, with its settings, in the order in which they are tried.
+        pairs: each pattern once, with its settings, in the order in which they are tried; None: its layers train
+            without a local Fisher layer.
     """
 
-    pairs: tuple[tuple[str, FisherSettings], ...]
+    pairs: tuple[tuple[str, FisherSettings | None], ...]
 
-    def __getitem__(self, pattern: str) -> FisherSettings:
+    def __getitem__(self, pattern: str) -> FisherSettings | None:
         return dict(self.pairs)[pattern]
 
     def __iter__(self) -> Iterator[str]:
@@ -268,11 +272,11 @@ class LayerSettings(Mapping[str, FisherSettings]):
     @property
     def needs_outputs(self) -> bool:
         """Whether any of them needs the model's outputs (`FisherSettings.needs_outputs`)."""
-        return any(settings.needs_outputs for settings in self.values())
+        return any(settings.needs_outputs for settings in self.values() if settings is not None)
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, dict[str, Any] | str]:
         """Patterns and fields as plain numbers and strings; `as_settings` takes them back."""
-        return {pattern: settings.to_dict() for pattern, settings in self.items()}
+        return {pattern: NONE if settings is None else settings.to_dict() for pattern, settings in self.items()}
 
 
 #: Settings of a model: one for all of its layers, or by pattern.
@@ -290,8 +294,9 @@ def as_settings(value: SettingsLike | None) -> ModelSettings:
 
     Args:
         value: `FisherSettings`; a mapping of some of its fields; a mapping from module-name patterns (``"encoder.*"``)
-            to either of these, of which the first that matches a layer counts; or None: the defaults. A mapping is one
-            of patterns where any of its values is a mapping or `FisherSettings`.
+            to either of these, of which the first that matches a layer counts, or to the word ``"none"``: its layers
+            train without a local Fisher layer; or None: the defaults. A mapping is one of patterns where any of its
+            values is a mapping or `FisherSettings`.
 
     Raises:
         SettingsError: an empty mapping, a field that does not exist or a value out of range (the message names the
@@ -321,12 +326,17 @@ def _pattern(key: object) -> str:
     return key
 
 
-def _under(pattern: object, value: object) -> FisherSettings:
-    """The settings that stand under a pattern."""
+def _under(pattern: object, value: object) -> FisherSettings | None:
+    """The settings that stand under a pattern; None where there shall be none."""
     if isinstance(value, FisherSettings):
         return value
+    if value == NONE:
+        return None
     if not isinstance(value, Mapping):
-        raise SettingsError(f"{pattern!r}: {value!r}: must be {_KINDS}, as it stands beside others under patterns")
+        raise SettingsError(
+            f"{pattern!r}: {value!r}: must be {_KINDS}, as it stands beside others under patterns; or {NONE!r}, for no"
+            " local Fisher layer"
+        )
     try:
         return FisherSettings.from_dict(value)
     except SettingsError as error:

@@ -47,7 +47,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import torch
 from sngd_tune import SNGD, FisherSettings, reconstruct, restore, account
-from sngd_tune import diagnostics, observe_outputs, predicted_memory
+from sngd_tune import diagnostics, observe_outputs, predicted_memory, select_settings
 model = torch.nn.Linear(3, 2)
 optimizer = SNGD(model, FisherSettings(warmup_batches=0), base="sgd")
 model(torch.ones(4, 3)).sum().backward(); optimizer.step()

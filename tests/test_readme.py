@@ -3,8 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+FOUND = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+MEASURING = [block for block in FOUND if "select_settings(" in block]  # takes the seconds that it is given
+BLOCKS = [block for block in FOUND if block not in MEASURING]
 
 
 def test_python_blocks_run_one_after_another(capsys):
@@ -18,6 +22,23 @@ def test_python_blocks_run_one_after_another(capsys):
     workload = names["MyProblem"]()
     splits = workload.load(None)
     assert workload.model()(names["torch"].from_numpy(splits.train.inputs)).shape == splits.train.targets.shape
+
+
+@pytest.mark.slow
+def test_settings_that_are_chosen_train(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (block,) = MEASURING
+    names: dict[str, object] = {}
+    exec(compile(block, str(README), "exec"), names)
+    model, optimizer, batches = (names[name] for name in ("model", "optimizer", "batches"))
+    loss_fn = names["torch"].nn.CrossEntropyLoss()
+    losses = []
+    for inputs, targets in batches * 5:
+        optimizer.zero_grad()
+        losses.append(loss_fn(model(inputs), targets))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_names_in_the_readme_exist():

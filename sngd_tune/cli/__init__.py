@@ -10,7 +10,7 @@ try:
 except ImportError as error:
     raise SystemExit("sngd-tune: needs packages of the extra 'tune': pip install 'sngd_tune[tune]'") from error
 
-from sngd_tune.cli import bench, comparison, data, results, service, study  # noqa: F401 - they register their commands
+from sngd_tune.cli import auto, bench, comparison, data, results, service, study  # noqa: F401 - they register their commands
 from sngd_tune.cli.app import app, main
 
 __all__ = ["app", "main"]

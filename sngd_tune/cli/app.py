@@ -23,7 +23,9 @@ class Code(IntEnum):
 
 
 #: The commands as `--help` lists them: in the order in which one meets them.
-_COMMANDS = ("run", "validate", "status", "resume", "compare", "report", "ui", "sync", "data", "doctor", "bench")
+_COMMANDS = (
+    *("run", "validate", "status", "resume", "auto", "compare", "report", "ui", "sync", "data", "doctor", "bench"),
+)
 
 
 class _Group(typer.core.TyperGroup):

@@ -17,7 +17,7 @@ from sngd_tune.core.layers.base import LayerKind, Site
 from sngd_tune.core.operators import Parts
 from sngd_tune.core.schedule import Offset, staggered
 from sngd_tune.errors import ReconstructionError, SettingsError
-from sngd_tune.settings import FisherSettings, ModelSettings, SettingsLike, as_settings
+from sngd_tune.settings import NONE, FisherSettings, ModelSettings, SettingsLike, as_settings
 
 __all__ = ["Entry", "Match", "account", "attribute", "check_patterns", "matches"]
 
@@ -167,7 +167,7 @@ def _examine(
             parameters = tuple(attribute(module, each) for each in site.parameters)
             refusal = _refusal(path, parameters, site, found, owners)
             own = tuple(parameter for parameter in parameters if isinstance(parameter, nn.Parameter))
-            yield own, refusal or match or "no settings pattern matches it"
+            yield own, refusal or match or _without(path, name, settings)
     for name, parameter in module.named_parameters(recurse=False):
         yield (parameter,), reason or (kind.plain.get(name) if kind else None) or "not a weight of this layer"
 
@@ -202,9 +202,18 @@ def _settings_for(path: str, name: str, settings: ModelSettings) -> FisherSettin
     """By the name of the site or of its module; the first pattern that matches counts."""
     if isinstance(settings, FisherSettings):
         return settings
-    return next(
-        (v for pattern, v in settings.items() if fnmatchcase(name, pattern) or fnmatchcase(path, pattern)), None
-    )
+    pattern = _pattern_of(path, name, settings)
+    return None if pattern is None else settings[pattern]
+
+
+def _pattern_of(path: str, name: str, patterns: Iterable[str]) -> str | None:
+    return next((each for each in patterns if fnmatchcase(name, each) or fnmatchcase(path, each)), None)
+
+
+def _without(path: str, name: str, settings: ModelSettings) -> str:
+    """Why a site that could have settings has none."""
+    pattern = None if isinstance(settings, FisherSettings) else _pattern_of(path, name, settings)
+    return "no settings pattern matches it" if pattern is None else f"{pattern!r} says {NONE!r}"
 
 
 def _check_initialized(model: nn.Module) -> None:

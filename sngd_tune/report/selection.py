@@ -1,7 +1,7 @@
-"""What a selection chose, and why: sentences, tables and plain values. A table is the same on a terminal and on a page."""
+"""What a selection chose, and why: sentences, tables, plain values. A table is the same on a terminal and on a page."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -57,21 +57,20 @@ def sentences(record: SelectionRecord) -> list[str]:
 
 def choice_table(record: SelectionRecord) -> TableBlock:
     """What each layer got, what it gains and what it costs."""
-    probes = {probe.layer: probe for probe in record.probes}
     rows = []
     for choice in record.layers:
-        probe, settings = probes.get(choice.layer), choice.settings
-        known = (None, None) if settings is None else (settings.relative_damping, settings.fisher_interval)
-        shape = (None, None) if probe is None else (probe.module, _shape(probe))
-        got = "–" if settings is None else choice.name
+        settings = choice.settings
+        got: tuple[Any, ...] = ("–", None, None)
+        if settings is not None:
+            got = (choice.name, _short(settings.relative_damping), settings.fisher_interval)
         share = f"{share_of_step(choice.seconds, record):.1%}"
-        rows.append((layer_name(choice.layer), *shape, got, *known, f"{choice.gain:.3g}", share, size(choice.bytes)))
-    names = ("layer", "module", "shape", "local Fisher layer", "damping", "every", "gain", "of a step", "memory")
+        rows.append((layer_name(choice.layer), *got, f"{choice.gain:.3g}", share, size(choice.bytes)))
+    names = ("layer", "local Fisher layer", "damping", "every", "gain", "of a step", "memory")
     caption = (
         "gain: expected decrease of the loss in a step over that without a local Fisher layer; of a step: its time over"
         f" that of a step with plain {_base(record)}; every: steps between refreshes"
     )
-    return TableBlock(names, rows, caption, ("left",) * 4 + ("right",) * 5)
+    return TableBlock(names, rows, caption, ("left",) * 2 + ("right",) * 5)
 
 
 def reason_table(record: SelectionRecord) -> TableBlock:
@@ -82,31 +81,30 @@ def reason_table(record: SelectionRecord) -> TableBlock:
 
 def probe_table(record: SelectionRecord) -> TableBlock:
     """The figures of each layer."""
-    probes = record.probes
-    drifts = sorted({age for probe in probes for age in probe.drift})
-    kept = sorted({age for probe in probes for age in probe.retained_gain})
-    columns = (
-        *("layer", "positions", "effective rank", "rank for 90 %", "condition", "noise", "least damping"),
-        *(f"drift in {age}" for age in drifts),
-        *(f"gain left after {age}" for age in kept),
-        *("rank of outputs", "gain of outputs"),
+    drifts = sorted({age for probe in record.probes for age in probe.drift})
+    ages = sorted({age for probe in record.probes for age in probe.retained_gain})
+    names = (
+        *("layer", "module", "shape", "positions"),
+        *("rank", "rank for 90 %", "condition", "noise", "least damping"),
+        *(f"drift {age}" for age in drifts),
+        *(f"left {age}" for age in ages),
+        *("rank of B", "kron's gain"),
     )
-    rows = [
-        (
-            *(layer_name(probe.layer), probe.positions, probe.effective_rank, _rank(probe), probe.condition_number),
-            *(probe.batch_noise, probe.least_damping),
-            *(probe.drift.get(age) for age in drifts),
-            *(probe.retained_gain.get(age) for age in kept),
-            *(probe.output_effective_rank, probe.output_gain),
-        )
-        for probe in probes
-    ]
+    rows = []
+    for probe in record.probes:
+        spectrum = (probe.positions, probe.effective_rank, _rank(probe), probe.condition_number)
+        drift, left = [probe.drift.get(age) for age in drifts], [probe.retained_gain.get(age) for age in ages]
+        outputs = (probe.output_effective_rank, probe.output_gain)
+        figures = (*spectrum, probe.batch_noise, probe.least_damping, *drift, *left, *outputs)
+        words = (layer_name(probe.layer), probe.module, _shape(probe))
+        rows.append((*words, *(None if value is None else _short(value) for value in figures)))
     caption = (
-        "rank for 90 %: leading eigenvalues with that share of tr G; noise: of G from one batch, over its norm; least"
-        " damping: what makes up for sampling; drift and gain left: after so many steps; gain of outputs: what kron"
-        " would have over the best without it"
+        "rank: effective, tr(G)² / tr(G²); rank for 90 %: leading eigenvalues with that share of tr G; noise: of G from"
+        " one batch, over its norm; least damping: what makes up for sampling; drift: of G in so many steps, over its"
+        " norm; left: of the gain, with a root of so many steps; rank of B: of the output gradients; kron's gain: over"
+        " the best without the output side"
     )
-    return TableBlock(columns, rows, caption)
+    return TableBlock(names, rows, caption, ("left", "left", *["right"] * (len(names) - 2)))
 
 
 def step_table(record: SelectionRecord) -> TableBlock:
@@ -169,12 +167,12 @@ def _layers(record: SelectionRecord) -> str:
 
 def _step(record: SelectionRecord) -> str:
     step, base = record.step, _base(record)
-    measured = "" if step.measured is None else f", measured {step.measured / step.sgd:.2f} times"
+    measured = "" if step.measured is None else f"; measured: {step.measured / step.sgd:.2f}"
     sought = "the best decrease per second was sought"
     budget = sought if record.step_budget is None else f"the budget is {record.step_budget:g} times"
     return (
-        f"A step takes {step.ratio:.2f} times as long as with plain sgd, as predicted{measured}"
-        f" (plain {base}: {step.plain / step.sgd:.2f}); {budget}."
+        f"A step takes {step.ratio:.2f} times as long as one of plain sgd (predicted{measured}; plain {base}:"
+        f" {step.plain / step.sgd:.2f}); {budget}."
     )
 
 
@@ -226,10 +224,8 @@ def _short(value: Any) -> str:
 
 
 def _rendered(block: TableBlock, title: str) -> Table:
-    table = Table(title=Text(title, style="bold"), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    table.pad_edge = False
-    if block.caption:
-        table.caption = Text(block.caption)
+    look: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "title_justify": "left", "caption_justify": "left"}
+    table = Table(title=Text(title, style="bold"), caption=Text(block.caption) if block.caption else None, **look)
     for column, side in zip(block.columns, block.alignment, strict=True):
         table.add_column(Text(column), justify="right" if side == "right" else "left", overflow="fold")
     for row in block.cells:

@@ -165,6 +165,11 @@ def test_frozen_and_unmatched_layers_are_told():
         **{f"0.{name}": "frozen" for name in ("weight", "bias")},
         **{f"1.{name}": "no settings pattern matches it" for name in ("weight", "bias")},
     }
+    model[0].requires_grad_(True)
+    told = reasons(model, {"[01]": "none", "0": SETTINGS, "*": SETTINGS})
+    assert {name for name, reason in told.items() if reason == "'[01]' says 'none'"} == {
+        *("0.weight", "0.bias", "1.weight", "1.bias")
+    }
 
 
 class Functional(nn.Module):

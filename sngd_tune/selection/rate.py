@@ -1,0 +1,127 @@
+"""The learning rate: short trainings with the chosen settings, judged on batches that they have not seen.
+
+With a unit root scale the best peak rate of the Adam base lies between 4e-3 and 2e-2 whatever the features, the damping
+and the network (measured on an MLP, a CNN, an autoencoder and unscaled tabular data), so the search begins at 1e-2
+and climbs by factors of two. Each training runs under the whole schedule, warm-up and decay, on as many steps as time
+allows: a constant rate's first steps would favour rates that are too large.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sngd_tune.core.optimizer import SNGD
+from sngd_tune.errors import FisherError
+from sngd_tune.records.selection import RatePoint
+from sngd_tune.selection.source import Batch, Batches, LossFunction, loss_of, outputs_of
+from sngd_tune.settings import FisherSettings
+
+__all__ = ["SCHEDULE", "Race", "find_rate", "schedule"]
+
+#: Name of `schedule` among those of `sngd_tune.lr_schedule`.
+SCHEDULE = "warmup_cosine"
+
+_FIRST, _FACTOR = 1e-2, 2.0
+_LOWEST, _HIGHEST = 6e-4, 9e-2
+#: Decays that are tried where a training is long enough to show what they are good for.
+_DECAYS = (0.1, 0.3)
+_DEFAULT_DECAY = 0.01
+_WARMUP = 0.05
+
+
+def schedule(done: float) -> float:
+    """Factor of the learning rate when the share `done` of a training is over: linear warm-up, then a cosine to 0."""
+    if done < _WARMUP:
+        return 0.01 + 0.99 * done / _WARMUP
+    return (1 + math.cos(math.pi * min((done - _WARMUP) / (1 - _WARMUP), 1.0))) / 2
+
+
+@dataclass(frozen=True)
+class Race:
+    """Under which trainings are compared.
+
+    Attributes:
+        model: as training begins; it stays as it is.
+        settings: of the local Fisher layers, by name of the layer.
+        loss_fn: of outputs and targets.
+        batches: to train on.
+        held_out: to judge by, at least one.
+        steps: of each training, ≥ 1.
+        seed: of the sketches.
+    """
+
+    model: nn.Module
+    settings: Mapping[str, FisherSettings]
+    loss_fn: LossFunction
+    batches: Batches
+    held_out: Sequence[Batch]
+    steps: int
+    seed: int
+
+    def run(self, lr: float, weight_decay: float) -> RatePoint:
+        """One training from the beginning; one that diverges has the loss NaN."""
+        model = copy.deepcopy(self.model).train()
+        optimizer = SNGD(model, dict(self.settings), base="adamw", lr=lr, weight_decay=weight_decay, seed=self.seed)
+        began = time.perf_counter()
+        try:
+            for step in range(self.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * schedule(step / self.steps)
+                optimizer.zero_grad()
+                loss_of(model, self.loss_fn, self.batches.take()).backward()
+                optimizer.step()
+            seconds = (time.perf_counter() - began) / self.steps
+            loss = self._held_out_loss(model)
+        except FisherError:
+            seconds, loss = math.nan, math.nan
+        return RatePoint(lr=lr, weight_decay=weight_decay, steps=self.steps, loss=loss, step_seconds=seconds)
+
+    def _held_out_loss(self, model: nn.Module) -> float:
+        model.eval()
+        with torch.no_grad():
+            losses = [float(self.loss_fn(outputs_of(model, batch), batch[1])) for batch in self.held_out]
+        return sum(losses) / len(losses)
+
+
+def find_rate(race: Race, seconds: float, whole: bool) -> tuple[RatePoint, ...]:
+    """Trainings that lead to the best rate, best first.
+
+    Args:
+        race: what is compared.
+        seconds: after which no further training begins; there are two at the least.
+        whole: whether a training here is about as long as the real one, so that it shows what weight decay is good for.
+    """
+    deadline = time.perf_counter() + seconds
+    found: dict[tuple[float, float], RatePoint] = {}
+
+    def loss(lr: float, decay: float) -> float:
+        """Of a training; NaN counts as ∞. ∞, too, where the time is over."""
+        key = lr, decay
+        if key not in found:
+            if len(found) >= 2 and time.perf_counter() > deadline:
+                return math.inf
+            found[key] = race.run(lr, decay)
+        return math.inf if math.isnan(found[key].loss) else found[key].loss
+
+    best = _climb(lambda lr: loss(lr, _DEFAULT_DECAY))
+    if whole:
+        min(_DECAYS, key=lambda decay: loss(best, decay))
+    return tuple(sorted(found.values(), key=lambda point: math.inf if math.isnan(point.loss) else point.loss))
+
+
+def _climb(loss: Callable[[float], float]) -> float:
+    """The best rate on the grid of factors around the first one, by going where it becomes better."""
+    best = _FIRST
+    if loss(_FIRST / _FACTOR) < loss(_FIRST):
+        best = _FIRST / _FACTOR
+    while math.isinf(loss(best)) and best / _FACTOR >= _LOWEST:  # it diverged
+        best /= _FACTOR
+    step = 1 / _FACTOR if best < _FIRST else _FACTOR
+    while _LOWEST <= best * step <= _HIGHEST and loss(best * step) < loss(best):
+        best *= step
+    return best
