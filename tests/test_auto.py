@@ -182,7 +182,13 @@ def test_a_workload_gets_settings_and_reasons(whole: tuple[Path, str, str]) -> N
         f"see it in MLflow: sngd-tune ui {directory.parent}",
     ]
     assert usage(directory / "auto.yaml") in out
-    for part in ("local Fisher layers", "why", "what the probe saw", "time of a step", "learning rates, best first"):
+    for part in (
+        "local Fisher layers",
+        "why",
+        "what the probe saw",
+        "time of a step",
+        "learning rates, the chosen one first",
+    ):
         assert part in out
     record = load(directory / "auto.yaml")
     assert [each.layer for each in record.layers] == ["0", "2", "4"]

@@ -1,4 +1,4 @@
-"""Measurements: bench step, roots, convergence, trials."""
+"""Measurements: bench step, cost, roots, convergence, auto, trials."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sngd_tune.cli.app import app
-from sngd_tune.cli.options import DataDir, Format, OutputFormat
+from sngd_tune.cli.app import Code, app
+from sngd_tune.cli.options import DataDir, Format, OutputFormat, new_directory, path_from
 from sngd_tune.display import print_json, print_table, say
 
 bench = typer.Typer(help="Measure what SNGD and a study cost, as ratios taken in one process.", no_args_is_help=True)
@@ -35,6 +35,30 @@ def bench_step(
 
     rows = measure(rounds, threads or (1, 2), tasks or tuple(TASKS), peers, announce=say)
     _show_bench("time of a step, as a ratio", rows, output)
+
+
+@bench.command("cost")
+def bench_cost(
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="mnist_mlp, cnn, lstm or transformer; default: all. Repeatable.")
+    ] = None,
+    workloads: Annotated[
+        list[str] | None, typer.Option("--workload", help="Instead of tasks, on its own data. Repeatable.")
+    ] = None,
+    data_dir: DataDir = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples of a workload's batch.")] = 128,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Calibrations, each with a block of steps.")] = 5,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Step time that the cost model of auto-selection predicts, over the measured one."""
+    from sngd_tune.bench.cost import measure
+    from sngd_tune.bench.tasks import TASKS
+
+    folder = data_dir or os.environ.get("SNGD_TUNE_DATA")
+    chosen = tasks or (() if workloads else tuple(TASKS))
+    rows = measure(chosen, workloads or (), Path(folder) if folder else None, rounds, batch_size, threads, announce=say)
+    _show_bench("predicted step time over the measured one", rows, output)
 
 
 @bench.command("roots")
@@ -71,6 +95,50 @@ def bench_convergence(
     folder = data_dir or os.environ.get("SNGD_TUNE_DATA")
     rows = measure(workloads or WORKLOADS, Path(folder) if folder else None, steps, batch_size, threads, announce=say)
     _show_bench("steps and seconds to the target", rows, output)
+
+
+@bench.command("auto")
+def bench_auto(
+    workloads: Annotated[
+        list[str] | None, typer.Option("--workload", help="With a study in --spaces; default: all. Repeatable.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, help="Of each training; default: by workload, 1 to 30.")
+    ] = None,
+    plain_trials: Annotated[int, typer.Option("--plain-trials", min=1, help="Of the plain search.")] = 40,
+    auto_trials: Annotated[int, typer.Option("--auto-trials", min=1, help="Of the search around a selection.")] = 10,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh ones, on which winners are trained again.")] = 3,
+    probe_seconds: Annotated[float, typer.Option("--probe-seconds", min=5, help="Of a selection, about.")] = 60.0,
+    spaces: Annotated[Path, typer.Option("--spaces", help="Folder of the plain studies.")] = Path("search_spaces"),
+    data_dir: DataDir = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Of all runs; what is done there is not repeated. Default: a new one.")
+    ] = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Loss of selected settings, with a short search and without, over that of a plain search's winner."""
+    from sngd_tune.bench.auto import PACES, Effort, measure
+    from sngd_tune.bench.auto_figures import missed
+
+    effort = Effort(
+        seconds=seconds,
+        plain_trials=plain_trials,
+        auto_trials=auto_trials,
+        seeds=seeds,
+        probe_seconds=probe_seconds,
+    )
+    folder = data_dir or path_from("SNGD_TUNE_DATA")
+    directory = new_directory(directory, "bench-auto")
+    say(f"runs are in {directory}; the same command with --dir {directory} goes on where this one ends")
+    rows = measure(workloads or tuple(PACES), spaces, directory, folder, effort, announce=say)
+    table = output is Format.TABLE
+    shown = [{k: v for k, v in row.items() if not (table and isinstance(v, list))} for row in rows]  # by seed: too wide
+    _show_bench("a plain search, selected settings, and a search around them", shown, output)
+    failures = [text for row in rows for text in missed(row)]
+    for text in failures:
+        say(f"missed: {text}")
+    if failures:
+        raise typer.Exit(Code.FAILED)
 
 
 @bench.command("trials")

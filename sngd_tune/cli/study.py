@@ -55,7 +55,7 @@ def run(
     say(f"study {config.name} in {directory}")
     with make_progress(Tally.of_study(config)) as progress:
         result = run_study(config, directory, address=address, listeners=[progress])
-    _conclude(result, output)
+    conclude(result, output)
 
 
 @app.command()
@@ -120,7 +120,7 @@ def resume(directory: RunDirectory, address: Address = None, output: OutputForma
     ledger = Ledger.open(directory)
     with make_progress(Tally.of_study(ledger.config, ledger.trials())) as progress:
         result = resume_study(directory, address=address, listeners=[progress])
-    _conclude(result, output)
+    conclude(result, output)
 
 
 def _load(
@@ -151,7 +151,7 @@ def _show_space(config: "StudyConfig", space: "SearchSpace", output: Format) -> 
     )
 
 
-def _conclude(result: "StudyResult", output: Format) -> None:
+def conclude(result: "StudyResult", output: Format) -> None:
     """Print what a run found, and leave with its exit code."""
     from sngd_tune.report.summary import study_report
     from sngd_tune.report.tables import report_tables

@@ -6,7 +6,8 @@ with its own: whether ``rank@encoder.*`` has a meaning is asked of what these la
 leaves without a meaning (a rank beside ``granularity@head: kron``) is left out for them; one without a meaning beside
 the plain values is left out, or refused, whatever single layers see. Of several patterns that match a layer, the first
 counts of those that the trial has values for, in the order of the file, ``fixed`` before ``space``; a layer that none
-matches has the plain values.
+matches has the plain values. ``granularity@head: none`` lets these layers train without a local Fisher layer; nothing
+else of theirs has a meaning then.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from sngd_tune.settings import (
     DAMPING_POLICIES,
     DEFAULT_RANK,
     FISHERS,
+    NONE,
     REFRESH_SCHEDULES,
     ROOT_SCALES,
     ROOTS,
@@ -75,6 +77,7 @@ _MOMENTUM = (("optimizer", ("sngd", "sgd", "muon", "exact_ngd")),)
 #: As a space names them: the size of ``"block"`` is a parameter of its own.
 _GRANULARITIES = ("diagonal", "block", "block:channel", "block:position", "input", "unit", "kron", "layer")
 _ROOTED = (*_SNGD, ("granularity", _GRANULARITIES[1:]))
+_KEPT = ("granularity", _GRANULARITIES)  # not none
 _DEFAULT = FisherSettings()
 
 PARAMETERS: dict[str, Parameter] = {
@@ -180,6 +183,14 @@ PARAMETERS: dict[str, Parameter] = {
         when=(("optimizer", ("sngd", "exact_ngd")),),
         doc="ρ in λ = ρ · mean(diag G) + absolute",
     ),
+    "damping_scale": Parameter(
+        kind="float",
+        low=0.0,
+        positive=True,
+        default=1.0,
+        when=_SNGD,
+        doc="factor of every layer's relative damping",
+    ),
     "absolute_damping": Parameter(
         kind="float", low=0.0, default=_DEFAULT.absolute_damping, when=_SNGD, doc="absolute part of λ"
     ),
@@ -249,6 +260,9 @@ def nearest(name: str, known: Any) -> str:
 #: Those that may be given for single layers.
 LAYER_PARAMETERS = frozenset({"block", *(field.name for field in dataclasses.fields(FisherSettings))})
 
+#: Single layers may also have none; without any local Fisher layer the method would be another.
+_OF_LAYERS = {"granularity": dataclasses.replace(PARAMETERS["granularity"], choices=(*_GRANULARITIES, NONE))}
+
 
 def parameter(name: str) -> Parameter:
     """The parameter of that name, which may be one of single layers.
@@ -265,7 +279,7 @@ def parameter(name: str) -> Parameter:
     problem = check_pattern(pattern) if pattern is not None else None
     if problem is not None:
         raise ConfigurationError(f"{name!r}: {problem}")
-    return PARAMETERS[plain]
+    return PARAMETERS[plain] if pattern is None else _OF_LAYERS.get(plain, PARAMETERS[plain])
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -277,10 +291,16 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def conditions(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Parents and the values under which a parameter has a meaning; for single layers, SNGD alone has any."""
+    """Parents and the values under which a parameter has a meaning.
+
+    For single layers SNGD alone has any, and these layers need a local Fisher layer.
+    """
     plain, pattern = split(name)
     when = PARAMETERS[plain].when
-    return when if pattern is None else (*_SNGD, *(each for each in when if each[0] != "optimizer"))
+    if pattern is None:
+        return when
+    kept = () if plain == "granularity" or "granularity" in dict(when) else (_KEPT,)
+    return (*_SNGD, *kept, *(each for each in when if each[0] != "optimizer"))
 
 
 def is_active(name: str, values: Mapping[str, Any]) -> bool:

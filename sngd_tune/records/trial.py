@@ -9,7 +9,7 @@ from sngd_tune.errors import ConfigurationError, SettingsError
 from sngd_tune.records.extras import check_installed
 from sngd_tune.records.names import of_layers, patterns, seen_by, split
 from sngd_tune.records.parameters import PARAMETERS, check_value, conditions, is_active
-from sngd_tune.settings import FisherSettings, ModelSettings, as_settings
+from sngd_tune.settings import NONE, FisherSettings, LayerSettings, ModelSettings
 
 __all__ = ["OptimizerConfig", "TrialConfig"]
 
@@ -149,16 +149,16 @@ def _needed(name: str) -> str:
 def _fisher_settings(checked: Mapping[str, Any]) -> ModelSettings:
     """The Fisher part of a flat proposal; what it leaves out keeps the default of `FisherSettings`."""
     others = _settings(seen_by(checked, None))
-    layers = {pattern: _layer_settings(checked, pattern) for pattern in patterns(checked)}
-    return as_settings({**layers, "*": others}) if layers else others
+    layers = [(pattern, _layer_settings(checked, pattern)) for pattern in patterns(checked)]
+    return LayerSettings((*layers, ("*", others))) if layers else others
 
 
-def _layer_settings(checked: Mapping[str, Any], pattern: str) -> FisherSettings:
+def _layer_settings(checked: Mapping[str, Any], pattern: str) -> FisherSettings | None:
     """What a pattern's layers have: its own values, and of the plain ones those that mean something beside them."""
     seen = seen_by(checked, pattern)
     kept = {name: seen[name] for name in seen if of_layers(name, pattern) in checked or _fits(name, seen)}
     try:
-        return _settings(kept)
+        return None if kept.get("granularity") == NONE else _settings(kept)
     except SettingsError as error:
         raise SettingsError(f"layers {pattern}: {error}; for these alone with @{pattern}") from error
 
@@ -173,4 +173,6 @@ def _settings(values: Mapping[str, Any]) -> FisherSettings:
     found = {name: values[name] for name in _FISHER_FIELDS if name in values}
     if found.get("granularity") == "block":
         found["granularity"] = f"block:{values.get('block', PARAMETERS['block'].default)}"
+    damping = found.get("relative_damping", PARAMETERS["relative_damping"].default)
+    found["relative_damping"] = damping * values.get("damping_scale", PARAMETERS["damping_scale"].default)
     return FisherSettings(**found)

@@ -45,13 +45,15 @@ def explanation(record: SelectionRecord) -> RenderableType:
         _rendered(reason_table(record), "why"),
         _rendered(probe_table(record), "what the probe saw"),
         _rendered(step_table(record), "time of a step"),
-        _rendered(rate_table(record), "learning rates, best first"),
+        _rendered(rate_table(record), "learning rates, the chosen one first"),
         Text("\n".join(sentences(record))),
     )
 
 
 def sentences(record: SelectionRecord) -> list[str]:
     """What came out, in plain words: layers, step, decrease, memory, learning rate, origin."""
+    if math.isnan(record.step.predicted):  # see `selection.transfer`
+        return [_layers(record), "Carried over: neither times nor gains were measured.", _memory(record), _rate(record)]
     return [_layers(record), _step(record), _decrease(record), _memory(record), _rate(record), _origin(record)]
 
 
@@ -197,7 +199,7 @@ def _rate(record: SelectionRecord) -> str:
     tried = len(record.rates)
     if not tried:
         return f"SNGD's arguments: {given}; no learning rate was tried."
-    of = f"the best of {tried} short training{'s' if tried > 1 else ''}"
+    of = f"found by {tried} short training{'s' if tried > 1 else ''}"
     return f"SNGD's arguments: {given}, {of}, under {record.lr_schedule}."
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from sngd_tune.core.memory import available
 from sngd_tune.records.selection import LayerChoice, StepTime
 from sngd_tune.selection.choose import Budget, Price
-from sngd_tune.selection.cost import CostModel
+from sngd_tune.selection.cost import CostModel, statistics_share
 from sngd_tune.selection.probe import LayerEvidence, Probe
 from sngd_tune.selection.source import Batches, LossFunction, loss_of
 from sngd_tune.settings import FisherSettings
@@ -37,6 +37,7 @@ class Pricing:
         batches = [supply.take() for _ in range(_BATCHES)]
         self._plain = cost.plain(model, lambda network, batch: loss_of(network, loss_fn, batch), batches)
         self._common = max(cost.common(self._plain, self._found, self._seen, BASE), 0.0)
+        self._showing = cost.showing(self._plain, self._found, self._seen, BASE)
 
     def budget(self, step: float | None, memory: int | None) -> Budget:
         """What local Fisher layers may cost; arguments as in `Budget`, where no memory limit means what is free."""
@@ -56,10 +57,11 @@ class Pricing:
 
     def price(self, evidence: LayerEvidence) -> Price:
         """Of settings in a layer."""
+        showing = self._showing[evidence.match.name]
 
         def found(settings: FisherSettings) -> tuple[float, int]:
             cost = self._cost.layer(evidence.match, evidence.seen, settings, BASE)
-            return cost.per_step(settings), cost.bytes
+            return cost.per_step(settings) + showing * statistics_share(settings), cost.bytes
 
         return found
 

@@ -28,6 +28,7 @@ SCHEDULE = "warmup_cosine"
 
 _FIRST, _FACTOR = 1e-2, 2.0
 _LOWEST, _HIGHEST = 6e-4, 9e-2
+_NEAR = 4.5  # a factor of the best rate, within which a parabola describes the loss
 #: Decays that are tried where a training is long enough to show what they are good for.
 _DECAYS = (0.1, 0.3)
 _DEFAULT_DECAY = 0.01
@@ -89,7 +90,10 @@ class Race:
 
 
 def find_rate(race: Race, seconds: float, whole: bool) -> tuple[RatePoint, ...]:
-    """Trainings that lead to the best rate, best first.
+    """Short trainings: the chosen one first, then the others, best first.
+
+    Two trainings with the same settings end some per cent apart, and one with half the rate is often no further away.
+    So the rate is not that of the lowest loss but the lowest point of a parabola through those around it.
 
     Args:
         race: what is compared.
@@ -100,18 +104,41 @@ def find_rate(race: Race, seconds: float, whole: bool) -> tuple[RatePoint, ...]:
     found: dict[tuple[float, float], RatePoint] = {}
 
     def loss(lr: float, decay: float) -> float:
-        """Of a training; NaN counts as ∞. ∞, too, where the time is over."""
+        """Of a training; ∞ where it diverged, or where the time is over."""
         key = lr, decay
         if key not in found:
             if len(found) >= 2 and time.perf_counter() > deadline:
                 return math.inf
             found[key] = race.run(lr, decay)
-        return math.inf if math.isnan(found[key].loss) else found[key].loss
+        return _finite(found[key])
 
     best = _climb(lambda lr: loss(lr, _DEFAULT_DECAY))
-    if whole:
-        min(_DECAYS, key=lambda decay: loss(best, decay))
-    return tuple(sorted(found.values(), key=lambda point: math.inf if math.isnan(point.loss) else point.loss))
+    near = [p for p in found.values() if math.isfinite(p.loss) and best / _NEAR <= p.lr <= best * _NEAR]
+    smooth = _lowest_point(near, best)
+    tried = {(smooth, decay): loss(smooth, decay) for decay in (_DEFAULT_DECAY, *(_DECAYS if whole else ()))}
+    chosen = min(tried, key=lambda key: tried[key])
+    if math.isinf(tried[chosen]):  # the time was over before
+        chosen = min(found, key=lambda key: _finite(found[key]))
+    others = sorted((point for key, point in found.items() if key != chosen), key=_finite)
+    return found[chosen], *others
+
+
+def _finite(point: RatePoint) -> float:
+    """Its loss; ∞ where it diverged."""
+    return math.inf if math.isnan(point.loss) else point.loss
+
+
+def _lowest_point(points: Sequence[RatePoint], best: float) -> float:
+    """Of the parabola through losses over log rates, within a factor of `best`; `best` where there is no such point."""
+    if len(points) < 3:
+        return best
+    x = torch.tensor([math.log(point.lr / best) for point in points], dtype=torch.float64)
+    y = torch.tensor([point.loss for point in points], dtype=torch.float64)
+    a, b, _ = torch.linalg.lstsq(torch.stack((x.square(), x, torch.ones_like(x)), dim=1), y).solution.tolist()
+    if a <= 0:
+        return best
+    limit = math.log(_FACTOR)
+    return float(f"{best * math.exp(min(max(-b / (2 * a), -limit), limit)):.2g}")
 
 
 def _climb(loss: Callable[[float], float]) -> float:

@@ -27,7 +27,7 @@ from sngd_tune.settings import FisherSettings
 
 __all__ = ["Selection", "select_settings"]
 
-_HELD_OUT = 16
+_HELD_OUT = 16, 64  # batches that a rate is judged by, at least and at most
 #: Shares of the time: for the short training of the probe, and for all trainings of the rate.
 _PROBE, _RATE = 0.2, 0.5
 _FEWEST, _MOST = 40, 4000  # steps of a training of the rate
@@ -139,9 +139,9 @@ def select_settings(
         choice, step = _choose(options, pricing, limits)
         record = _record(choice, step, probes, limits, subject or type(model).__name__, probe.batch_size)
         record = dataclasses.replace(record, device=pricing.device_in_words())
-        held_out = _held_out(validation, supply, device)
+        judged_by = supply if validation is None else Batches(validation, device)
         left = max(seconds - (time.perf_counter() - began), _RATE * seconds)
-        rates = _rates(model, record.settings, loss_fn, supply, held_out, record.step.predicted, limits, left, seed)
+        rates = _rates(model, record.settings, loss_fn, supply, judged_by, record.step.predicted, limits, left, seed)
     best = rates[0]
     optimizer = {"base": BASE, "lr": best.lr, "weight_decay": best.weight_decay}
     step = dataclasses.replace(record.step, measured=best.step_seconds)
@@ -216,17 +216,12 @@ def _record(
     )
 
 
-def _held_out(validation: Iterable[Batch] | None, supply: Batches, device: torch.device) -> list[Batch]:
-    source = supply if validation is None else Batches(validation, device)
-    return [source.take() for _ in range(_HELD_OUT)]
-
-
 def _rates(
     model: nn.Module,
     settings: Mapping[str, FisherSettings],
     loss_fn: LossFunction,
     supply: Batches,
-    held_out: list[Batch],
+    judged_by: Batches,
     step_seconds: float,
     limits: _Limits,
     seconds: float,
@@ -235,6 +230,7 @@ def _rates(
     """Short trainings, best first; some four fit into the time."""
     affordable = int(seconds / 4 / step_seconds)
     steps = min(max(affordable, _FEWEST), limits.steps or _MOST, _MOST)
+    held_out = [judged_by.take() for _ in range(min(max(steps // 10, _HELD_OUT[0]), _HELD_OUT[1]))]
     race = Race(model, settings, loss_fn, supply, held_out, steps, seed)
     rates = find_rate(race, seconds, whole=limits.steps is not None and steps >= limits.steps / 2)
     if math.isnan(rates[0].loss):

@@ -105,11 +105,11 @@ def _optimizer(
 
 
 def _tried_over(source: SelectionRecord) -> int | None:
-    """Steps of the short training that the weight decay comes from; None where it is not the best of several."""
+    """Steps of the short trainings that the weight decay comes from; None where it is not the best of several."""
     if len({point.weight_decay for point in source.rates}) < 2:
         return None
-    found = (source.optimizer.get("lr"), source.optimizer.get("weight_decay"))
-    return next((point.steps for point in source.rates if (point.lr, point.weight_decay) == found), None)
+    decay = source.optimizer.get("weight_decay")
+    return next((point.steps for point in source.rates if point.weight_decay == decay), None)
 
 
 class _Carrier:

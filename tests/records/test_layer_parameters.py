@@ -100,6 +100,19 @@ def test_the_order_is_the_tables_and_then_that_of_the_patterns() -> None:
             {"granularity": "diagonal", "granularity_at_head": "input", "root_at_head": "nystrom", "rank_at_head": 2},
             {"head": FisherSettings(rank=2), "*": FisherSettings(granularity="diagonal")},
         ),
+        # No local Fisher layer at all; what other layers have makes no difference to that.
+        (
+            {"rank": 4, "decay": 0.5, "granularity_at_head": "none"},
+            {"head": "none", "*": FisherSettings(rank=4, decay=0.5)},
+        ),
+        # Every relative damping is scaled, an absolute one stays.
+        (
+            {"damping_scale": 10, "absolute_damping": 0.5, "relative_damping_at_head": 0.25},
+            {
+                "head": FisherSettings(relative_damping=2.5, absolute_damping=0.5),
+                "*": FisherSettings(relative_damping=1.0, absolute_damping=0.5),
+            },
+        ),
     ],
 )
 def test_what_a_trial_gives_its_layers(parameters: dict[str, Any], expected: Any) -> None:
@@ -137,6 +150,10 @@ def test_a_trial_needs_the_likelihood_where_any_of_its_layers_does() -> None:
         ({"optimizer": "adamw", "rank_at_head": 1}, "have optimizer in .'sngd'."),
         ({"base": "adamw", "step_bound_at_head": "kl"}, "layers head have optimizer in .* and base in"),
         ({"relative_damping_at_head": 0.0}, "layers head: relative_damping=0.0: must be positive"),
+        ({"granularity": "none"}, "granularity='none': must be one of diagonal, "),
+        ({"granularity_at_head": "none", "decay_at_head": 0.5}, "layers head have optimizer in .* and granularity in"),
+        ({"optimizer": "adamw", "damping_scale": 2.0}, "damping_scale=2.0: has a meaning only where optimizer in"),
+        ({"damping_scale": 0.0}, "damping_scale=0.0: must be > 0"),
     ],
 )
 def test_a_value_of_single_layers_needs_a_meaning_beside_what_they_see(
@@ -156,6 +173,7 @@ def test_a_value_of_single_layers_needs_a_meaning_beside_what_they_see(
         ("rank@*", r"'rank@\*': the pattern '\*' matches every layer; leave @\* out"),
         ("rank@", "'rank@': '' is no pattern of module names: must be 1 to 100 of letters"),
         ("rank@a b", "'a b' is no pattern of module names"),
+        ("damping_scale@head", "damping_scale is the same for all layers"),
         ("rank@a=b", "write '\\?' for any other character"),
         ("rank@" + 101 * "a", "is no pattern of module names"),
     ],
@@ -171,7 +189,7 @@ def test_every_setting_may_be_given_for_single_layers_and_nothing_else() -> None
 
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "granularity": st.sampled_from(["diagonal", "block", "input", "kron"]),
+    "granularity": st.sampled_from(["diagonal", "block", "input", "kron", "none"]),
     "block": st.integers(1, 99),
     "fisher": st.sampled_from(["empirical", "sampled"]),
     "root": st.sampled_from(["nystrom", "cholesky", "eigh"]),
@@ -188,6 +206,8 @@ def overlays(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.permutations([of_layers(name, pattern) for pattern in (None, *own) for name in VALUES]))
     kept = names[: draw(st.integers(0, len(names)))]
     values = {name: draw(VALUES[split(name)[0]]) for name in kept}
+    if values.get("granularity") == "none":  # of single layers only
+        del values["granularity"]
     values = {name: value for name, value in values.items() if not _nystrom_elsewhere(name, values)}
     return {name: value for name, value in values.items() if is_active(name, values)}
 
@@ -207,6 +227,9 @@ def test_each_layer_has_what_a_trial_with_its_values_written_out_has(values: dic
     assert list(layers) == [*patterns(values), "*"]
     for pattern, settings in layers.items():
         seen = seen_by(values, None if pattern == "*" else pattern)
+        if seen.get("granularity") == "none":
+            assert settings is None
+            continue
         seen = {name: value for name, value in seen.items() if not _nystrom_elsewhere(name, seen)}
         written_out = {name: value for name, value in seen.items() if is_active(name, seen)}
         assert trial(written_out).fisher == settings

@@ -124,7 +124,7 @@ def test_what_came_out_is_said_in_words(record: SelectionRecord) -> None:
     )
     assert decrease.endswith("2.25 times as much as one of plain adamw; no choice within the budget has more.")
     assert memory == "Local Fisher layers keep 136 KiB, of 1 MiB allowed."
-    assert rate.endswith("lr 0.02, weight_decay 0.01, the best of 3 short trainings, under warmup_cosine.")
+    assert rate.endswith("lr 0.02, weight_decay 0.01, found by 3 short trainings, under warmup_cosine.")
     assert origin == "Measured in 6.5 s on cpu, 1 threads, with batches of 49.88 examples."
 
 

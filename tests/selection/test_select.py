@@ -65,7 +65,8 @@ def test_the_record_is_whole(selection: Selection) -> None:
     assert record.step.predicted > 0 and record.step.ratio > 0.5
     assert all(each.reason and each.alternatives for each in record.layers)
     assert all(settings.root_scale == "unit" for settings in selection.values())
-    assert [point.loss for point in record.rates] == sorted(point.loss for point in record.rates)
+    others = [point.loss for point in record.rates[1:]]
+    assert others == sorted(others)
     assert selection.optimizer["lr"] == record.rates[0].lr
     assert {point.steps for point in record.rates} == {60}
 
@@ -147,7 +148,7 @@ class Bowl(Race):
 @pytest.mark.parametrize("best", [1e-3, 2.4e-3, 5e-3, 1e-2, 2.1e-2, 4e-2])
 def test_the_rate_is_found_from_wherever_it_lies(best: float) -> None:
     found = find_rate(Bowl(best), seconds=60, whole=False)[0].lr
-    assert abs(math.log2(found / best)) <= 0.51
+    assert abs(math.log2(found / best)) <= 0.4
 
 
 def test_the_decay_is_tried_where_a_training_is_long_enough() -> None:

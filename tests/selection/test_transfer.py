@@ -77,7 +77,7 @@ def test_the_learning_rate_follows_the_batch_and_weight_decay_the_length() -> No
 
 
 def test_the_length_of_the_short_trainings_counts_where_they_tried_weight_decays() -> None:
-    points = [RatePoint(lr=0.02, weight_decay=decay, steps=300, loss=1.0, step_seconds=1e-3) for decay in (0.1, 0.01)]
+    points = [RatePoint(lr=0.01, weight_decay=decay, steps=300, loss=1.0, step_seconds=1e-3) for decay in (0.1, 0.01)]
     optimizer = {"base": "adamw", "lr": 0.02, "weight_decay": 0.1}
     several = source({"0": LOW_RANK}, optimizer=optimizer, rates=tuple(points))
     one = dataclasses.replace(several, rates=(points[0],))
