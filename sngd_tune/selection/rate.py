@@ -28,7 +28,7 @@ SCHEDULE = "warmup_cosine"
 
 _FIRST, _FACTOR = 1e-2, 2.0
 _LOWEST, _HIGHEST = 6e-4, 9e-2
-_NEAR = 4.5  # a factor of the best rate, within which a parabola describes the loss
+_NEAR = 1.3  # times the lowest loss: beyond that a rate is too slow, or near the cliff, and no parabola describes it
 #: Decays that are tried where a training is long enough to show what they are good for.
 _DECAYS = (0.1, 0.3)
 _DEFAULT_DECAY = 0.01
@@ -93,7 +93,7 @@ def find_rate(race: Race, seconds: float, whole: bool) -> tuple[RatePoint, ...]:
     """Short trainings: the chosen one first, then the others, best first.
 
     Two trainings with the same settings end some per cent apart, and one with half the rate is often no further away.
-    So the rate is not that of the lowest loss but the lowest point of a parabola through those around it.
+    So among rates that are about as good it is not the one of the lowest loss, but the lowest point of a parabola.
 
     Args:
         race: what is compared.
@@ -113,8 +113,8 @@ def find_rate(race: Race, seconds: float, whole: bool) -> tuple[RatePoint, ...]:
         return _finite(found[key])
 
     best = _climb(lambda lr: loss(lr, _DEFAULT_DECAY))
-    near = [p for p in found.values() if math.isfinite(p.loss) and best / _NEAR <= p.lr <= best * _NEAR]
-    smooth = _lowest_point(near, best)
+    lowest = min(map(_finite, found.values()))
+    smooth = _lowest_point([point for point in found.values() if _finite(point) <= _NEAR * lowest], best)
     tried = {(smooth, decay): loss(smooth, decay) for decay in (_DEFAULT_DECAY, *(_DECAYS if whole else ()))}
     chosen = min(tried, key=lambda key: tried[key])
     if math.isinf(tried[chosen]):  # the time was over before
