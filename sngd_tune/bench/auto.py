@@ -102,7 +102,8 @@ def measure(
     ``workload, seconds``; for each of plain, auto and searched ``…_losses`` (validation, by seed), ``…_loss`` (their
     median), ``…_test`` (median of the test accuracy, or of the test loss), ``…_seconds`` (of the device, spent before
     the winner was known: trainings of the search, probing); ``probing_seconds``; for auto and searched ``…_ratios``
-    (of validation losses to plain, by seed) and ``…_ratio`` (their median). None where a training failed.
+    (of validation losses to plain, by seed) and ``…_ratio`` (their median); ``equal_seconds_ratio``: the best loss that
+    the search around the selection saw, over the plain search's after as many seconds. None where a training failed.
 
     Args:
         workloads: names of study files in `spaces`.

@@ -4,6 +4,7 @@ Two aims are held against the median ratio of validation losses: that of setting
 the plain search's, and that of a short search around them has to equal it, to the two digits that so few seeds tell.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ def figures(trials: Mapping[str, Sequence[TrialRecord]], seeds: int, probing_sec
         **{f"{kind}_test": _median([_test(record) for record in found]) for kind, found in confirmed.items()},
         "probing_seconds": probing_seconds,
         **{f"{kind}_seconds": seconds for kind, seconds in spent.items()},
+        "equal_seconds_ratio": _at_equal_seconds(trials, spent["searched"], probing_seconds),
     }
 
 
@@ -45,6 +47,27 @@ def missed(row: Mapping[str, Any]) -> list[str]:
         for kind, aim, ratio in found
         if ratio is None or ratio > aim
     ]
+
+
+def _at_equal_seconds(
+    trials: Mapping[str, Sequence[TrialRecord]], seconds: float, probing_seconds: float
+) -> float | None:
+    """Best loss of the search around the selection over that of the plain search after as many seconds of the device."""
+    searched = _best_within(trials["searched"], seconds - probing_seconds)
+    plain = _best_within(trials["plain"], seconds)
+    return None if searched is None or plain is None else searched / plain
+
+
+def _best_within(records: Sequence[TrialRecord], seconds: float) -> float | None:
+    """The lowest validation loss of a search's trials that ended within its first seconds of training, all together."""
+    spent, best = 0.0, math.inf
+    for record in sorted((r for r in records if r.phase == "search"), key=lambda r: math.inf if r.ended is None else r.ended):
+        spent += record.training_seconds
+        if spent > seconds * (1 + 1e-9):
+            break
+        if record.outcome is Outcome.COMPLETED:
+            best = min(best, record.objectives["validation_loss"] or math.inf)
+    return best if math.isfinite(best) else None
 
 
 def _losses(losses: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:

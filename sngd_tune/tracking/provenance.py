@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 import sngd_tune.errors
-from sngd_tune.records.machine import Machine
+from sngd_tune.records.machine import Machine, processor_name
 
 __all__ = ["code_version", "git_commit", "package_versions", "this_machine"]
 
@@ -53,22 +53,12 @@ def package_versions() -> dict[str, str]:
 def this_machine() -> Machine:
     """What this process runs on."""
     return Machine(
-        cpu=_cpu_model(Path("/proc/cpuinfo")) or platform.processor() or platform.machine(),
+        cpu=processor_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         gpus=_gpu_names(),
         system=f"{platform.system()} {platform.release()}",
     )
-
-
-def _cpu_model(cpuinfo: Path) -> str | None:
-    """The name that Linux gives the first processor; None elsewhere, and on machines that do not say (ARM)."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, None)
 
 
 def _gpu_names() -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What auto-selection is worth beside a plain search: figures in pairs, aims that are told, runs that go on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,18 @@ def test_what_failed_on_a_seed_misses_its_aim(losses: list[float | None]) -> Non
     assert missed({"workload": "w", **found}) == [
         "w: auto has no loss of the plain search's winner; the aim is ≤ 1.1 ×"
     ]
+
+
+def test_searches_are_compared_after_as_many_seconds() -> None:
+    """Probing and one trial of a second: so much earlier the plain search had seen two trials."""
+    searches = {"plain": [5.0, None, 4.0, 3.0], "searched": [2.5], "auto": [2.5]}
+    trials = {
+        kind: [replace(record("search", n, loss), ended=float(n)) for n, loss in enumerate(losses)]
+        for kind, losses in searches.items()
+    }
+    assert figures(trials, 0, probing_seconds=1.0)["equal_seconds_ratio"] == 0.5
+    assert figures(trials, 0, probing_seconds=2.0)["equal_seconds_ratio"] == 2.5 / 4
+    assert figures({**trials, "searched": []}, 0, probing_seconds=2.0)["equal_seconds_ratio"] is None
 
 
 def test_every_committed_study_has_its_pace() -> None:

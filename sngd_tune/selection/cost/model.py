@@ -1,11 +1,11 @@
 """What local Fisher settings cost on this device: seconds and bytes, layer by layer and for a whole step.
 
 Nothing is counted in multiply-adds: the operations of a fused step themselves are timed, on the layer's own shapes and
-on what a batch showed in it (`cost_rig`), each in some milliseconds, and kept by device (`cost_cache`). Operations that
-would take long are told from two smaller sizes (`cost_timing`). Bytes are predicted (`core.memory`).
+on what a batch showed in it (`rig`), each in some milliseconds, and kept by device (`cache`). Operations that
+would take long are told from two smaller sizes (`timing`). Bytes are predicted (`core.memory`).
 
 A whole step is anchored: plain steps, and steps of `SNGD` under `REFERENCE`, are timed on the user's model and batches
-(`cost_step`), and a choice differs from the reference by what its layers take more or less. So what single layers by
+(`step`), and a choice differs from the reference by what its layers take more or less. So what single layers by
 themselves do not show (Python's part, the caches) is in the anchor. How far it is off: ``sngd-tune bench cost``.
 """
 
@@ -24,15 +24,15 @@ from sngd_tune.core.account import Match
 from sngd_tune.core.bases import make_base
 from sngd_tune.core.memory import Prediction, predict
 from sngd_tune.errors import ConfigurationError, ReconstructionError, SettingsError
-from sngd_tune.selection.cost_cache import CostCache, default_cache, environment
-from sngd_tune.selection.cost_keys import OPERATIONS, key, kind
-from sngd_tune.selection.cost_step import REFERENCE, LossFunction, PlainStep, StepCost, time_plain
-from sngd_tune.selection.cost_timing import OtherWork, Timing, threads_set
-from sngd_tune.selection.cost_trial import Trial
+from sngd_tune.selection.cost.cache import CostCache, environment
+from sngd_tune.selection.cost.keys import OPERATIONS, key, kind
+from sngd_tune.selection.cost.step import REFERENCE, LossFunction, PlainStep, StepCost, time_plain
+from sngd_tune.selection.cost.timing import OtherWork, Timing, threads_set
+from sngd_tune.selection.cost.trial import Trial
 from sngd_tune.selection.observation import Observation
 from sngd_tune.settings import FisherSettings
 
-__all__ = ["REFERENCE", "CostModel", "LayerCost", "PlainStep", "StepCost", "default_cache", "statistics_share"]
+__all__ = ["CostModel", "LayerCost", "statistics_share"]
 
 #: Of a backward pass, what one to the layers' outputs alone takes: the weights' gradients are the other half.
 _TO_OUTPUTS = 0.5

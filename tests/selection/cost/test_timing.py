@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sngd_tune.selection import cost_timing
-from sngd_tune.selection.cost_timing import OtherWork, climb, seconds_of, seconds_of_rare, threads_set
+from sngd_tune.selection.cost import timing
+from sngd_tune.selection.cost.timing import OtherWork, climb, seconds_of, seconds_of_rare, threads_set
 
 CPU = torch.device("cpu")
 
@@ -43,19 +43,19 @@ def clock(monkeypatch):
             return operation
 
     made = Clock()
-    monkeypatch.setattr(cost_timing.time, "perf_counter", lambda: made.time)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: made.time)
     return made
 
 
 def test_what_is_short_is_measured_at_full_size():
     law = Law(0.01, 3)
-    assert climb(law, 3, 3, longest=0.1) == cost_timing.Timing(0.01)
+    assert climb(law, 3, 3, longest=0.1) == timing.Timing(0.01)
     assert law.asked == [3, 0]
 
 
 def test_what_its_multiplications_promise_too_much_of_is_climbed_to():
     law = Law(0.05, 2)  # grows by 4, and might by 8
-    assert climb(law, 4, 3, longest=0.1) == cost_timing.Timing(0.05)
+    assert climb(law, 4, 3, longest=0.1) == timing.Timing(0.05)
     assert law.asked[-1] == 0
     assert law.asked == sorted(law.asked, reverse=True)
 

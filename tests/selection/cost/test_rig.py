@@ -11,7 +11,7 @@ from sngd_tune.core.account import matches
 from sngd_tune.core.inputs import Rows
 from sngd_tune.core.layers.attention import SharedRows
 from sngd_tune.core.memory import predict
-from sngd_tune.selection.cost_rig import PlainRig, Rig, canonical, specimen
+from sngd_tune.selection.cost.rig import PlainRig, Rig, canonical, specimen
 from sngd_tune.selection.observation import observe
 from tests.core.test_layer_kinds import CASES
 

@@ -19,7 +19,7 @@ from sngd_tune.core.layers.base import Seen
 from sngd_tune.core.observers import Observers
 from sngd_tune.core.optimizer import SNGD
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.selection.cost_timing import now
+from sngd_tune.selection.cost.timing import now
 from sngd_tune.settings import FisherSettings
 
 __all__ = ["REFERENCE", "PlainStep", "StepCost", "time_plain"]

@@ -15,10 +15,9 @@ from sngd_tune.core.account import matches
 from sngd_tune.core.memory import predict
 from sngd_tune.core.schedule import refresh_due, staggered, statistics_due
 from sngd_tune.errors import ConfigurationError, ReconstructionError, SettingsError
-from sngd_tune.selection import cost_step
-from sngd_tune.selection.cost import REFERENCE, CostModel, LayerCost, PlainStep, statistics_share
-from sngd_tune.selection.cost_step import time_plain
-from sngd_tune.selection.cost_timing import threads_set
+from sngd_tune.selection.cost import REFERENCE, CostModel, LayerCost, PlainStep, statistics_share, step
+from sngd_tune.selection.cost.step import time_plain
+from sngd_tune.selection.cost.timing import threads_set
 from sngd_tune.selection.observation import observe
 from tests.core.test_memory import KEPT
 
@@ -213,12 +212,12 @@ def test_raw_features_make_no_step_diverge():
 
 
 def test_seconds_of_a_slow_step_hold_no_difference_of_two(monkeypatch):
-    monkeypatch.setattr(cost_step, "_TURN", 0.0)
+    monkeypatch.setattr(step, "_TURN", 0.0)
     assert time_plain(network(), loss, [torch.randn(8, 24)], seconds=0.0).observed == 0
 
 
 def test_threads_are_those_asked_for_and_given_back(monkeypatch):
-    monkeypatch.setattr(cost_step, "_TURN", 0.0)
+    monkeypatch.setattr(step, "_TURN", 0.0)
     threads = []
 
     def watched(model, batch):

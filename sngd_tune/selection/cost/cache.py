@@ -8,7 +8,6 @@ write in the same moment is measured again.
 import json
 import math
 import os
-import platform
 import warnings
 from collections.abc import Mapping
 from itertools import islice
@@ -18,7 +17,8 @@ from typing import Any
 import torch
 
 from sngd_tune.atomic import replacing
-from sngd_tune.selection.cost_timing import Timing
+from sngd_tune.records.machine import processor_name
+from sngd_tune.selection.cost.timing import Timing
 
 __all__ = ["CACHE_VERSION", "CostCache", "default_cache", "environment"]
 
@@ -36,10 +36,7 @@ def default_cache() -> Path:
 
 def environment(device: torch.device, threads: int) -> str:
     """What decides the seconds beside the operation: the device's name, torch's version, CPU threads."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = _processor(Path("/proc/cpuinfo")) or platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return f"{device.type}: {name}; torch {torch.__version__}; {threads} threads"
 
 
@@ -109,12 +106,3 @@ def _is_timing(entry: object) -> bool:
     seconds = entry[0]
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     return number and math.isfinite(seconds) and seconds >= 0
-
-
-def _processor(cpuinfo: Path) -> str | None:
-    """The name that Linux gives the first processor; None elsewhere, and on machines that do not say (ARM)."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sngd_tune.selection.cost_cache import CACHE_VERSION, CostCache, default_cache, environment
-from sngd_tune.selection.cost_timing import Timing
+from sngd_tune.selection.cost.cache import CACHE_VERSION, CostCache, default_cache, environment
+from sngd_tune.selection.cost.timing import Timing
 
 WRONG = {
     "not JSON": b"{",
@@ -70,7 +70,7 @@ def test_writers_keep_what_others_have_written(tmp_path):
 
 
 def test_the_oldest_go_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("sngd_tune.selection.cost_cache._MOST", 3)
+    monkeypatch.setattr("sngd_tune.selection.cost.cache._MOST", 3)
     cache = CostCache(tmp_path / "cost.json", "here")
     for name in "abcde":
         cache.put(name, Timing(1.0))

@@ -9,8 +9,8 @@ import torch
 from sngd_tune.core.account import Match
 from sngd_tune.core.memory import Prediction, available
 from sngd_tune.core.nystrom import OVERSAMPLING
-from sngd_tune.selection.cost_rig import PlainRig, Rig, canonical, specimen
-from sngd_tune.selection.cost_timing import OtherWork, Timing, climb, seconds_of, seconds_of_rare
+from sngd_tune.selection.cost.rig import PlainRig, Rig, canonical, specimen
+from sngd_tune.selection.cost.timing import OtherWork, Timing, climb, seconds_of, seconds_of_rare
 from sngd_tune.selection.observation import Observation
 from sngd_tune.settings import FisherSettings
 
@@ -69,7 +69,7 @@ class Trial:
         self._rigs: dict[int, Rig] = {}
 
     def timed(self, operation: str) -> Timing:
-        """Seconds of one of `cost_keys.OPERATIONS`."""
+        """Seconds of one of `keys.OPERATIONS`."""
         if operation == "plain":
             return Timing(seconds_of(PlainRig(self._layer, self._base).update, self._device))
         if operation == "first":
