@@ -52,7 +52,7 @@ def missed(row: Mapping[str, Any]) -> list[str]:
 def _at_equal_seconds(
     trials: Mapping[str, Sequence[TrialRecord]], seconds: float, probing_seconds: float
 ) -> float | None:
-    """Best loss of the search around the selection over that of the plain search after as many seconds of the device."""
+    """Best loss of the search around the selection over that of the plain search after as many seconds."""
     searched = _best_within(trials["searched"], seconds - probing_seconds)
     plain = _best_within(trials["plain"], seconds)
     return None if searched is None or plain is None else searched / plain
@@ -61,7 +61,8 @@ def _at_equal_seconds(
 def _best_within(records: Sequence[TrialRecord], seconds: float) -> float | None:
     """The lowest validation loss of a search's trials that ended within its first seconds of training, all together."""
     spent, best = 0.0, math.inf
-    for record in sorted((r for r in records if r.phase == "search"), key=lambda r: math.inf if r.ended is None else r.ended):
+    ended = [(record.ended, record) for record in records if record.phase == "search" and record.ended is not None]
+    for _, record in sorted(ended, key=lambda pair: pair[0]):
         spent += record.training_seconds
         if spent > seconds * (1 + 1e-9):
             break
