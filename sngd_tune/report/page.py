@@ -19,6 +19,7 @@ from sngd_tune.report.vector import own_ids, svg_of, width_of
 
 __all__ = [
     "Block",
+    "CodeBlock",
     "FigureBlock",
     "Page",
     "Section",
@@ -46,6 +47,14 @@ class TextBlock:
     def paragraphs(self) -> list[str]:
         """What stands between the empty lines."""
         return [part.strip() for part in re.split(r"\n\s*\n", self.text) if part.strip()]
+
+
+@dataclass(frozen=True)
+class CodeBlock:
+    """Lines to copy: as they are, in a fixed width, in a box that scrolls."""
+
+    text: str
+    kind = "code"
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class FigureBlock:
         return width_of(self.svg) > _HALF_PAGE
 
 
-Block = TextBlock | TableBlock | FigureBlock
+Block = TextBlock | CodeBlock | TableBlock | FigureBlock
 
 
 @dataclass(frozen=True)

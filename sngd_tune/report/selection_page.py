@@ -7,7 +7,7 @@ from typing import Any
 
 from sngd_tune.records.selection import LayerChoice, RatePoint, SelectionRecord
 from sngd_tune.report.canvas import BEST, CATEGORIES, FAILED, PLAIN, Drawing, Panel, dot_key, line_key, log_scale
-from sngd_tune.report.page import Block, Page, Section, TableBlock, TextBlock, figure_blocks, write_page
+from sngd_tune.report.page import Block, CodeBlock, Page, Section, TableBlock, TextBlock, figure_blocks, write_page
 from sngd_tune.report.selection import (
     choice_table,
     layer_name,
@@ -70,7 +70,7 @@ def selection_page(record: SelectionRecord, usage: str) -> Page:
     alternatives = _draw_alternatives(record)
     sections = [
         Section("What was chosen", [TextBlock(_outcome(record)), choice_table(record)], "choice"),
-        Section("Use it", [TextBlock(usage)], "use"),
+        Section("Use it", [CodeBlock(usage)], "use"),
         Section("Why", [reason_table(record)], "reasons"),
         Section("Gain against price", [*_left_out(record), *figure_blocks(alternatives)], "alternatives"),
         Section("What the probe saw", [probe_table(record)] if record.probes else [], "probe"),

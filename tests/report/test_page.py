@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from sngd_tune.errors import LedgerError
-from sngd_tune.report.page import FigureBlock, Page, Section, TableBlock, TextBlock, render, svg_of, write_page
+from sngd_tune.report.page import (
+    CodeBlock,
+    FigureBlock,
+    Page,
+    Section,
+    TableBlock,
+    TextBlock,
+    render,
+    svg_of,
+    write_page,
+)
 from tests.report.html import PageReader, check_self_contained
 
 MARKUP = (
@@ -42,7 +52,12 @@ def tables(draw: st.DrawFn) -> TableBlock:
     return TableBlock(columns, draw(st.lists(row, max_size=3)), draw(text))
 
 
-blocks = st.one_of(st.builds(TextBlock, text), tables(), st.builds(FigureBlock, st.just(FIGURE), text, text))
+blocks = st.one_of(
+    st.builds(TextBlock, text),
+    st.builds(CodeBlock, text),
+    tables(),
+    st.builds(FigureBlock, st.just(FIGURE), text, text),
+)
 pages = st.builds(Page, text, text, st.lists(st.builds(Section, text, st.lists(blocks, max_size=3), text), max_size=3))
 
 
@@ -61,7 +76,11 @@ def test_any_text_gives_a_well_formed_page_that_fetches_nothing(page: Page) -> N
 @pytest.mark.parametrize("markup", MARKUP[:-1])
 def test_markup_is_shown_as_text(markup: str) -> None:
     html = render(
-        Page(markup, markup, [Section(markup, [TextBlock(markup), TableBlock([markup], [[markup]], markup)])])
+        Page(
+            markup,
+            markup,
+            [Section(markup, [TextBlock(markup), CodeBlock(markup), TableBlock([markup], [[markup]], markup)])],
+        )
     )
     shown = " ".join(PageReader(html).text)
     assert shown.count(markup) >= 7

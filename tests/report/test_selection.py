@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from sngd_tune.errors import LedgerError
 from sngd_tune.records.selection import SelectionRecord
-from sngd_tune.report.page import FigureBlock, Page, Section, TableBlock, TextBlock, render
+from sngd_tune.report.page import CodeBlock, FigureBlock, Page, Section, TableBlock, TextBlock, render
 from sngd_tune.report.selection import (
     choice_table,
     explanation,
@@ -173,7 +173,7 @@ def test_the_page_says_first_what_was_chosen(page: Page) -> None:
     assert isinstance(said, TextBlock)
     assert said.text.startswith("2 of 3 layers get a local Fisher layer.")
     assert isinstance(table, TableBlock)
-    assert [block.text for block in section(page, "use").blocks if isinstance(block, TextBlock)] == [USAGE]
+    assert [block.text for block in section(page, "use").blocks if isinstance(block, CodeBlock)] == [USAGE]
     check_self_contained(PageReader(render(page)))
 
 
