@@ -97,17 +97,21 @@ def find_rate(race: Race, seconds: float, whole: bool) -> tuple[RatePoint, ...]:
 
     Args:
         race: what is compared.
-        seconds: after which no further training begins; there are two at the least.
+        seconds: within which trainings have to end, as long as the ones before; there are two at the least.
         whole: whether a training here is about as long as the real one, so that it shows what weight decay is good for.
     """
-    deadline = time.perf_counter() + seconds
+    began = time.perf_counter()
     found: dict[tuple[float, float], RatePoint] = {}
+
+    def over() -> bool:
+        spent = time.perf_counter() - began
+        return len(found) >= 2 and spent * (len(found) + 1) / len(found) > seconds
 
     def loss(lr: float, decay: float) -> float:
         """Of a training; ∞ where it diverged, or where the time is over."""
         key = lr, decay
         if key not in found:
-            if len(found) >= 2 and time.perf_counter() > deadline:
+            if over():
                 return math.inf
             found[key] = race.run(lr, decay)
         return _finite(found[key])

@@ -29,7 +29,7 @@ __all__ = ["Selection", "select_settings"]
 
 _HELD_OUT = 16, 64  # batches that a rate is judged by, at least and at most
 #: Shares of the time: for the short training of the probe, and for all trainings of the rate.
-_PROBE, _RATE = 0.2, 0.5
+_PROBE, _RATE = 0.2, 0.3  # the second at the least
 _FEWEST, _MOST = 40, 4000  # steps of a training of the rate
 
 
@@ -227,8 +227,8 @@ def _rates(
     seconds: float,
     seed: int,
 ) -> tuple[RatePoint, ...]:
-    """Short trainings, best first; some four fit into the time."""
-    affordable = int(seconds / 4 / step_seconds)
+    """Short trainings, the chosen one first; some five fit into the time."""
+    affordable = int(seconds / 5 / step_seconds)
     steps = min(max(affordable, _FEWEST), limits.steps or _MOST, _MOST)
     held_out = [judged_by.take() for _ in range(min(max(steps // 10, _HELD_OUT[0]), _HELD_OUT[1]))]
     race = Race(model, settings, loss_fn, supply, held_out, steps, seed)
