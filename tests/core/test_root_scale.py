@@ -59,6 +59,7 @@ def first_batch() -> tuple[list[Tensor], list[Tensor]]:
     return dense_inputs(network(), x), gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", KEPT, ids=in_short)
 def test_the_root_is_the_dense_one_times_the_mean_of_the_damped_diagonal(kept):
     model, (x, y) = network(), batches(1)[0]

@@ -45,6 +45,7 @@ def test_the_rig_does_it_on_every_kind_of_layer(case):
         check_that_the_rig_does_what_the_optimizer_does(case, "kron", "sgd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
 @pytest.mark.parametrize("kept", SETTINGS)
 def test_the_rig_does_it_under_all_settings(kept, base):
@@ -102,6 +103,7 @@ def test_a_refresh_starts_from_the_same_root_each_time():
     assert all(torch.equal(t, before[name]) for name, t in rig._fisher.root.tensors().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_smaller_layers_have_the_parts_of_the_whole_one(case):
     _, match, seen = first_site(case, FisherSettings())
