@@ -117,8 +117,9 @@ def find_rate(race: Race, seconds: float, whole: bool) -> tuple[RatePoint, ...]:
         return _finite(found[key])
 
     best = _climb(lambda lr: loss(lr, _DEFAULT_DECAY))
-    lowest = min(map(_finite, found.values()))
-    smooth = _lowest_point([point for point in found.values() if _finite(point) <= _NEAR * lowest], best)
+    ended = [point for point in found.values() if math.isfinite(point.loss)]
+    lowest = min((point.loss for point in ended), default=math.inf)
+    smooth = _lowest_point([point for point in ended if point.loss <= _NEAR * lowest], best)
     tried = {(smooth, decay): loss(smooth, decay) for decay in (_DEFAULT_DECAY, *(_DECAYS if whole else ()))}
     chosen = min(tried, key=lambda key: tried[key])
     if math.isinf(tried[chosen]):  # the time was over before

@@ -165,6 +165,12 @@ def test_diverged_trainings_are_last() -> None:
     assert math.isnan(found[-1].loss) and not math.isnan(found[0].loss)
 
 
+def test_where_every_training_diverges_none_is_chosen_for_its_loss() -> None:
+    found = find_rate(Bowl(1e-5), seconds=60, whole=True)
+    assert all(math.isnan(point.loss) for point in found)
+    assert all(0 < point.lr < 0.1 for point in found)
+
+
 def test_the_schedule_is_the_named_one() -> None:
     from sngd_tune.lr_schedule import SCHEDULES
     from sngd_tune.selection.rate import SCHEDULE
