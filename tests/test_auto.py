@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from torch import nn
-from typer.testing import CliRunner
 
 from sngd_tune.auto import new_folder, select_for_workload, show_in_mlflow, write_selection
-from sngd_tune.cli import app
 from sngd_tune.cli.auto import parse_bytes
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.selection.file import load, usage
 from sngd_tune.workloads.digits_mlp import DigitsMlp
+from tests.commands import invoke
 from tests.examples.moons import Moons
 from tests.report.html import PageReader, check_self_contained
 from tests.selection.samples import choice, selection
@@ -33,20 +32,7 @@ class Scales(Moons):
         return nn.LayerNorm(2)
 
 
-@pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No variable of the developer's own, a working directory to spoil, and a cache of costs that is ours."""
-    for name in ("DATA", "RUNS", "TRACKING_URI"):
-        monkeypatch.delenv(f"SNGD_TUNE_{name}", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-
-def invoke(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
+pytestmark = pytest.mark.usefixtures("bare")
 
 
 @pytest.mark.parametrize(

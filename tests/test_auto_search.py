@@ -1,39 +1,26 @@
 """`sngd-tune auto --search` and `--from`: a search around a selection, and what earlier runs give to it."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from typer.testing import CliRunner
 
 from sngd_tune.auto_search import Plan, Sources
-from sngd_tune.cli import app
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.search.auto import auto_study
 from sngd_tune.search.load import load_study
 from sngd_tune.selection.file import load, save
 from sngd_tune.tracking.ledger import Ledger
+from tests import commands
 from tests.selection.samples import selection
 from tests.studies import study
 
-
-@pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No variable of the developer's own, a working directory to spoil, and a cache of costs that is ours."""
-    for name in ("DATA", "RUNS", "TRACKING_URI"):
-        monkeypatch.delenv(f"SNGD_TUNE_{name}", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-
-def invoke(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    result = CliRunner().invoke(app, ["auto", *(str(argument) for argument in arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
+pytestmark = pytest.mark.usefixtures("bare")
+invoke = partial(commands.invoke, "auto")
 
 
 def plan(**changes: Any) -> Plan:

@@ -5,27 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from sngd_tune import __version__
-from sngd_tune.cli import app
+from tests.commands import invoke
 
 DIGITS = Path(__file__).parents[1] / "search_spaces" / "digits_mlp.yaml"
 
 
-@pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of the developer's own, and a working directory to spoil."""
-    for name in ("DATA", "RUNS", "TRACKING_URI"):
-        monkeypatch.delenv(f"SNGD_TUNE_{name}", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-def invoke(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
+pytestmark = pytest.mark.usefixtures("bare")
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["ui"], ["doctor"], ["bench"]])

@@ -17,13 +17,15 @@ from torch import nn
 
 from sngd_tune.core.optimizer import SNGD
 from sngd_tune.errors import FisherError
+from sngd_tune.lr_schedule import LrSchedule
 from sngd_tune.records.selection import RatePoint
+from sngd_tune.selection.pricing import BASE
 from sngd_tune.selection.source import Batch, Batches, LossFunction, loss_of, outputs_of
 from sngd_tune.settings import FisherSettings
 
-__all__ = ["SCHEDULE", "Race", "find_rate", "schedule"]
+__all__ = ["SCHEDULE", "Race", "find_rate"]
 
-#: Name of `schedule` among those of `sngd_tune.lr_schedule`.
+#: Under which learning rates are compared, as `sngd_tune.lr_schedule` names it.
 SCHEDULE = "warmup_cosine"
 
 _FIRST, _FACTOR = 1e-2, 2.0
@@ -32,14 +34,6 @@ _NEAR = 1.3  # times the lowest loss: beyond that a rate is too slow, or near th
 #: Decays that are tried where a training is long enough to show what they are good for.
 _DECAYS = (0.1, 0.3)
 _DEFAULT_DECAY = 0.01
-_WARMUP = 0.05
-
-
-def schedule(done: float) -> float:
-    """Factor of the learning rate when the share `done` of a training is over: linear warm-up, then a cosine to 0."""
-    if done < _WARMUP:
-        return 0.01 + 0.99 * done / _WARMUP
-    return (1 + math.cos(math.pi * min((done - _WARMUP) / (1 - _WARMUP), 1.0))) / 2
 
 
 @dataclass(frozen=True)
@@ -67,12 +61,12 @@ class Race:
     def run(self, lr: float, weight_decay: float) -> RatePoint:
         """One training from the beginning; one that diverges has the loss NaN."""
         model = copy.deepcopy(self.model).train()
-        optimizer = SNGD(model, dict(self.settings), base="adamw", lr=lr, weight_decay=weight_decay, seed=self.seed)
+        optimizer = SNGD(model, dict(self.settings), base=BASE, lr=lr, weight_decay=weight_decay, seed=self.seed)
+        schedule = LrSchedule(optimizer, SCHEDULE)
         began = time.perf_counter()
         try:
             for step in range(self.steps):
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * schedule(step / self.steps)
+                schedule.at(step / self.steps)
                 optimizer.zero_grad()
                 loss_of(model, self.loss_fn, self.batches.take()).backward()
                 optimizer.step()

@@ -138,7 +138,6 @@ def select_settings(
         options, probes = _judge(probe, pricing)
         choice, step = _choose(options, pricing, limits)
         record = _record(choice, step, probes, limits, subject or type(model).__name__, probe.batch_size)
-        record = dataclasses.replace(record, device=pricing.device_in_words())
         judged_by = supply if validation is None else Batches(validation, device)
         left = max(seconds - (time.perf_counter() - began), _RATE * seconds)
         rates = _rates(model, record.settings, loss_fn, supply, judged_by, record.step.predicted, limits, left, seed)
@@ -146,7 +145,10 @@ def select_settings(
     optimizer = {"base": BASE, "lr": best.lr, "weight_decay": best.weight_decay}
     step = dataclasses.replace(record.step, measured=best.step_seconds)
     taken = time.perf_counter() - began
-    return Selection(dataclasses.replace(record, optimizer=optimizer, step=step, rates=rates, seconds=taken))
+    device_name = pricing.device_in_words()
+    return Selection(
+        dataclasses.replace(record, optimizer=optimizer, step=step, rates=rates, seconds=taken, device=device_name)
+    )
 
 
 def _check(model: nn.Module, limits: _Limits) -> None:

@@ -12,9 +12,10 @@ from sngd_tune import SNGD
 from sngd_tune.errors import ConfigurationError, NonFiniteError, ReconstructionError
 from sngd_tune.records.selection import SelectionRecord
 from sngd_tune.selection.cost import CostModel
-from sngd_tune.selection.rate import Race, find_rate, schedule
+from sngd_tune.selection.rate import Race, find_rate
 from sngd_tune.selection.select import Selection, select_settings
 from sngd_tune.selection.source import Batches
+from sngd_tune.settings import FisherSettings
 
 
 def digits(examples: int = 64) -> list[tuple[Tensor, Tensor]]:
@@ -171,8 +172,22 @@ def test_where_every_training_diverges_none_is_chosen_for_its_loss() -> None:
     assert all(0 < point.lr < 0.1 for point in found)
 
 
-def test_the_schedule_is_the_named_one() -> None:
-    from sngd_tune.lr_schedule import SCHEDULES
-    from sngd_tune.selection.rate import SCHEDULE
-
-    assert all(schedule(k / 50) == pytest.approx(SCHEDULES[SCHEDULE](k / 50)) for k in range(51))
+def test_a_short_training_has_the_named_schedule() -> None:
+    batches, steps, lr, settings = digits(), 20, 5e-3, {"*": FisherSettings(root_scale="unit")}
+    supply = Batches(batches, torch.device("cpu"))
+    found = Race(network(), settings, nn.CrossEntropyLoss(), supply, batches[:2], steps, seed=0).run(lr, 0.1)
+    model, loss_fn = network(), nn.CrossEntropyLoss()
+    optimizer = SNGD(model, settings, base="adamw", lr=lr, weight_decay=0.1, seed=0)
+    for step, (x, y) in enumerate(batches[:steps]):
+        done = step / steps
+        rising = 0.01 + 0.99 * done / 0.05
+        falling = (1 + math.cos(math.pi * (done - 0.05) / 0.95)) / 2
+        optimizer.param_groups[0]["lr"] = lr * (rising if done < 0.05 else falling)
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        expected = sum(loss_fn(model(x), y).item() for x, y in batches[:2]) / 2
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+    assert (found.lr, found.weight_decay, found.steps) == (lr, 0.1, steps)
