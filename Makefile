@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format ci clean
+.PHONY: help setup demo test test-slow test-faults lint format ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), sngd_tune needs Python 3.11 or newer: make PYTHON=…" >&2; exit 1; }
 	@echo "setting up $(VENV): some minutes the first time" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tune,mlflow,peers,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tune,mlflow,cluster,postgresql,server,gpu,peers,dev]'
 	@touch $@
 
 demo: $(READY)  ## tune SNGD on handwritten digits: search, confirmation on fresh seeds, report
@@ -30,8 +30,11 @@ demo: $(READY)  ## tune SNGD on handwritten digits: search, confirmation on fres
 test: $(READY)  ## the quick suite
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(READY)  ## the rest of the suite
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY)  ## what takes longer, but the faults
+	$(BIN)/python -m pytest -m "slow and not faults"
+
+test-faults: $(READY)  ## real faults on a real cluster of several nodes on this machine
+	$(BIN)/python -m pytest -m faults
 
 lint: $(READY)  ## style, types and the rules of imports
 	$(BIN)/ruff check .

@@ -14,17 +14,18 @@ A cell is an ordinary study in ``DIR/<workload>/<method>``; `resume` repeats no 
 """
 
 import gc
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sngd_tune.cluster import check_resources, ray_session
+from sngd_tune.cluster.head import head_watched
+from sngd_tune.cluster.resources import check_resources
+from sngd_tune.cluster.session import ray_session
 from sngd_tune.confirmation import confirmations
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.launch import StudyRun, load_splits, unused_removed
+from sngd_tune.launch import check_optuna_storage, load_splits, module_folder, unused_removed
 from sngd_tune.records.comparison import Cell, ComparisonConfig, WorkloadBudget
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.outcome import Outcome
@@ -33,6 +34,7 @@ from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.results import write_comparison
 from sngd_tune.runner import TrialRunner, interrupt_on_terminate
+from sngd_tune.study_run import StudyRun, checkpoint_place
 from sngd_tune.tracking.comparison import ComparisonManifest
 from sngd_tune.tracking.directory import hold
 from sngd_tune.tracking.ledger import Ledger
@@ -78,16 +80,18 @@ def run_comparison(
         listeners: told about trials and epochs of all cells on this thread.
 
     Raises:
-        ConfigurationError: a workload, its data, its target, resources or the directory are not as they must be;
-            nothing was started.
+        ConfigurationError: a workload, its data, its target, resources, Optuna's storage or the directory are not as
+            they must be; nothing was started.
         StudyHeldError: another live process holds the directory.
         LedgerError: a ledger cannot be written any more; finished trials are intact.
     """
     targets = check_comparison(config, cells)
+    check_optuna_storage(cells[0].study)
     ComparisonManifest.check_absent(directory)
     Manifest.check_absent(directory)
     manifest = ComparisonManifest.new(config, targets, cells)
-    with unused_removed(directory), hold(directory), ray_session(address):
+    folder = module_folder(budget.workload for budget in config.workloads)
+    with unused_removed(directory), hold(directory), ray_session(address, folder), head_watched(address, directory):
         check_resources(config.search.resources)
         manifest.write(directory)
         return _Comparison(directory.absolute(), manifest, listeners).conduct()
@@ -113,7 +117,9 @@ def resume_comparison(
     Raises: as `run_comparison`; and SchemaVersionError where another version wrote it.
     """
     manifest = ComparisonManifest.read(directory)
-    with hold(directory), ray_session(address):
+    check_optuna_storage(manifest.cells[0].study)
+    folder = module_folder(budget.workload for budget in manifest.config.workloads)
+    with hold(directory), ray_session(address, folder), head_watched(address, directory):
         check_resources(manifest.config.search.resources)
         return _Comparison(directory.absolute(), manifest, listeners).conduct()
 
@@ -156,7 +162,8 @@ class _Comparison:
         cells = _cells_of(budget, self._manifest.cells)
         target = self._manifest.targets[budget.label]
         ledgers = [self._ledger(cell) for cell in cells]
-        runner = TrialRunner(cells[0].study, _load(target, cells))
+        checkpoints = checkpoint_place(self._directory / budget.label)
+        runner = TrialRunner(cells[0].study, _load(target, cells), checkpoints)
         outcome: Literal["completed", "interrupted"] = "interrupted"
         with ExitStack() as finishing:
             runs = [StudyRun(ledger, runner, self._listeners) for ledger in ledgers]
@@ -167,7 +174,6 @@ class _Comparison:
                 run.search()
             self._confirm(budget, runner, ledgers, runs)
             outcome = "completed"
-        shutil.rmtree(self._tune(budget), ignore_errors=True)  # checkpoints have served
         return all(_sound(ledger) for ledger in ledgers)
 
     def _ledger(self, cell: Cell) -> Ledger:
@@ -187,14 +193,11 @@ class _Comparison:
             recorder = RoutingCallback(
                 {ledger.config.name: run.recorder for ledger, run in zip(ledgers, runs, strict=True)}
             )
-            storage = self._tune(budget)
-            runner.run("confirm", len(wanted), ListSearcher(wanted), FIFOScheduler(), recorder, storage)
+            searcher = ListSearcher(wanted, ledgers[0].config.search.max_retries)
+            runner.run("confirm", len(wanted), searcher, FIFOScheduler(), recorder)
 
     def _finish(self, runs: Sequence[StudyRun], outcome: Literal["completed", "interrupted"]) -> None:
         self._missed += sum(run.finish(outcome).mirror_missed for run in runs)
-
-    def _tune(self, budget: WorkloadBudget) -> Path:
-        return self._directory / budget.label / "tune"
 
 
 def _wanted(ledger: Ledger, target: Target, seeds: int) -> list[dict[str, Any]]:

@@ -24,24 +24,31 @@ def confirmations(
         past: what the ledger has; finished confirmations of the same parameters are not repeated.
     """
     done = {record.trial: record for record in past if record.phase == "confirm"}
-    wanted = [
-        _config(config, candidate, i, parameters) for candidate, parameters in candidates.items() for i in range(seeds)
-    ]
-    return [entry for entry in wanted if not _finished(done.get(entry["trial"]), entry["parameters"])]
+    wanted = []
+    for candidate, parameters in candidates.items():
+        for i in range(seeds):
+            trial = f"confirm-{candidate}-{i}"
+            before = done.get(trial)
+            same = before is not None and dict(before.parameters) == dict(parameters)
+            if before is None or not (same and before.outcome.finished):
+                wanted.append(_config(config, trial, candidate, i, parameters) | _progress(before, same))
+    return wanted
 
 
-def _config(study: StudyConfig, candidate: str, i: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _config(study: StudyConfig, trial: str, candidate: str, i: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "study": study.name,
-        "trial": f"confirm-{candidate}-{i}",
+        "trial": trial,
         "number": i,
         "phase": "confirm",
         "candidate": candidate,
         "parameters": dict(parameters),
         "seed": derive_seed(study.search.seed, "confirm", i),
-        "resume_from": None,
     }
 
 
-def _finished(record: TrialRecord | None, parameters: Mapping[str, Any]) -> bool:
-    return record is not None and record.outcome.finished and dict(record.parameters) == dict(parameters)
+def _progress(before: TrialRecord | None, same: bool) -> dict[str, Any]:
+    """Where it stands; a training of other parameters, of a winner of before, is nothing to go on from."""
+    if before is None:
+        return {"attempt": 0, "resume": False, "epochs_known": 0}
+    return {"attempt": before.attempt + 1, "resume": same, "epochs_known": before.epochs if same else 0}

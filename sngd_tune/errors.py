@@ -11,22 +11,28 @@
     ├── ReconstructionError       a model or an optimizer that cannot be rebuilt, and why
     ├── LedgerError               the ledger cannot be read or written
     │   └── SchemaVersionError    written by another schema version
+    ├── StudyStorageError         Optuna's store went away in the middle of a search; the ledger has every trial
     ├── StudyHeldError            another live process holds the run directory (exit code 2)
+    ├── PreemptedError            a trial's node will be taken away; it runs again elsewhere
+    ├── GpuMemoryError            a GPU's memory is held by others than the trial that has it
     └── MissingDependencyError    an optional extra is not installed; names the pip line
 """
 
 __all__ = [
     "ConfigurationError",
     "FisherError",
+    "GpuMemoryError",
     "LedgerError",
     "MissingDependencyError",
     "NonFiniteError",
+    "PreemptedError",
     "ReconstructionError",
     "RootError",
     "SchemaVersionError",
     "SettingsError",
     "SngdTuneError",
     "StudyHeldError",
+    "StudyStorageError",
 ]
 
 
@@ -66,8 +72,20 @@ class SchemaVersionError(LedgerError):
     """A run directory was written by another schema version."""
 
 
+class StudyStorageError(SngdTuneError):
+    """Optuna's store went away in the middle of a search; every trial is in the ledger, and the study can go on."""
+
+
 class StudyHeldError(SngdTuneError):
     """Another live process holds the run directory."""
+
+
+class PreemptedError(SngdTuneError):
+    """A trial leaves a node that will be taken away; another node goes on from its checkpoint."""
+
+
+class GpuMemoryError(SngdTuneError):
+    """What a trial may take of its GPU is held by other processes, which the message names; it is not to blame."""
 
 
 class MissingDependencyError(SngdTuneError, ImportError):

@@ -1,7 +1,6 @@
 """What the ledger says of earlier runs of a study: what a resumed one starts from."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.past import PastTrial
@@ -29,7 +28,8 @@ def past_trials(ledger: Ledger) -> list[PastTrial]:
             outcome=Outcome.INTERRUPTED if record.outcome is Outcome.RUNNING else record.outcome,
             values=_values(record, objectives),
             intermediate=intermediate.get(record.trial, {}),
-            checkpoint=record.checkpoint if record.checkpoint and Path(record.checkpoint).is_dir() else None,
+            attempt=record.attempt,
+            epochs=record.epochs,
         )
         for record in ledger.trials()
         if record.phase == "search"

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from sngd_tune.display import say
-from sngd_tune.doctor import port_is_free
+from sngd_tune.doctor.machine import port_is_free
 from sngd_tune.errors import ConfigurationError, SngdTuneError
 
 __all__ = ["serve_ui", "ui_store"]

@@ -4,7 +4,8 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -46,13 +47,13 @@ class Tally:
     def of_study(cls, config: StudyConfig, past: Iterable[TrialRecord] = ()) -> "Tally":
         """The trials of a search and of the confirmation that follows it."""
         confirm = config.confirm
-        expected = config.search.trials + confirm.seeds * (2 if confirm.baseline else 1)
+        expected = config.search.trainings + confirm.seeds * (2 if confirm.baseline else 1)
         return cls(config.name, {config.name: config.objectives}, expected, _by_name(past))
 
     @classmethod
     def of_comparison(cls, name: str, studies: Sequence[StudyConfig], seeds: int, past: Iterable[TrialRecord]) -> Self:
         """The trials of all searches, and of each winner on so many seeds."""
-        expected = sum(study.search.trials + seeds for study in studies)
+        expected = sum(study.search.trainings + seeds for study in studies)
         return cls(name, {study.name: study.objectives for study in studies}, expected, _by_name(past))
 
     def note(self, record: TrialRecord) -> None:
@@ -196,8 +197,17 @@ class LiveProgress(PlainProgress):
         return Group(head, Text(state), Text(f"{tally.heading}{tally.best_text()}"))
 
 
-def make_progress(tally: Tally) -> PlainProgress:
-    """The display that fits standard error: live on a terminal, else plain lines."""
+@contextmanager
+def make_progress(tally: Tally) -> Iterator[PlainProgress]:
+    """The display that fits standard error: live on a terminal, else plain lines.
+
+    Standard output is for data: what Ray prints there of its cluster goes to standard error as well.
+    """
+    with redirect_stdout(sys.stderr), _display(tally) as display:
+        yield display
+
+
+def _display(tally: Tally) -> PlainProgress:
     if sys.stderr.isatty():
         from rich.console import Console
 

@@ -1,7 +1,15 @@
-"""`Training`: one run of one configuration, epoch by epoch. It knows no Ray and no MLflow."""
+"""`Training`: one run of one configuration, epoch by epoch. It knows no Ray and no MLflow.
 
-import contextlib
-import dataclasses
+Data-parallel, where `torch.distributed` is initialized: each rank takes its equal part of every joint batch
+(`trial.batch_size` is the joint one), and what comes out is what one process comes to, to rounding. Gradients are
+averaged by `DistributedDataParallel`, which sends the first while the last are still computed, statistics and roots by
+`core.distributed`. What would part the ranks is decided together: the end of the time, a loss that is not finite.
+
+Three things are no joint batch's: batch normalization sees a rank's own part, dropout draws other numbers on each rank,
+and a pass leaves out what ranks cannot share (`batches`).
+"""
+
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sngd_tune.batches import Batches
+from sngd_tune.core.distributed import Ranks
 from sngd_tune.core.optimizer import SNGD
 from sngd_tune.core.snapshots import Snapshot
 from sngd_tune.core.stopwatch import Stopwatch
@@ -24,7 +34,7 @@ from sngd_tune.records.trial import TrialConfig
 from sngd_tune.workloads.likelihood import required_likelihood
 from sngd_tune.workloads.workload import Split, Splits, Workload
 
-__all__ = ["Training", "rehearse", "train"]
+__all__ = ["Training", "train"]
 
 _PARTS = ("forward_backward", "statistics", "refresh", "update")
 _LOSS_CHECK = 50  # steps between looks at the running loss, each of which waits for the device
@@ -45,19 +55,10 @@ def train(trial: TrialConfig, workload: Workload, splits: Splits) -> Iterator[Ep
             return
 
 
-def rehearse(trial: TrialConfig, workload: Workload, splits: Splits) -> None:
-    """Take two steps that count for nothing.
-
-    The first ones in a process are dearer than any later: code is loaded, memory is mapped (3 to 16 ms more on
-    `digits_mlp` on a CPU; a GPU loads its libraries then). A training that has only seconds should not pay for that.
-    """
-    short = dataclasses.replace(trial, seconds=None, epochs=1, epoch_examples=2 * trial.batch_size)
-    with contextlib.suppress(Exception):  # the training itself will say what is wrong
-        Training(short, workload, splits).epoch()
-
-
 class Training:
-    """Model, optimizer and progress of one trial.
+    """Model, optimizer and progress of one trial, on one process or as one of the ranks of the default process group.
+
+    On ranks, `epoch` is called by all of them, and a `state_dict` of the first is complete.
 
     Args:
         trial: what to train, and how.
@@ -66,7 +67,8 @@ class Training:
         device: default the first GPU where there is one, else the CPU.
 
     Raises:
-        ConfigurationError: the trial's Fisher matrix needs a likelihood, and the workload has none.
+        ConfigurationError: the trial's Fisher matrix needs a likelihood, and the workload has none; its method or its
+            `batch_size` is none for as many ranks.
     """
 
     def __init__(
@@ -80,8 +82,12 @@ class Training:
             _tensors(split, self._device) for split in (splits.train, splits.validation, splits.test)
         )
         torch.manual_seed(trial.seed)
-        self._batches = Batches(len(self._train[0]), trial.batch_size, trial.seed, self._device)
-        self.model, self.optimizer = build(workload.model().to(self._device), trial)
+        self._ranks = Ranks()
+        self._batches = Batches(
+            len(self._train[0]), trial.batch_size, trial.seed, self._device, self._ranks.size, self._ranks.rank
+        )
+        self.model, self.optimizer = build(workload.model().to(self._device), trial, self._ranks.size)
+        self._averaging = _averaging(self.model) if self._ranks.size > 1 else self.model
         self._show: Callable[[Tensor], None] | None = (
             output_observer(self.model, self.optimizer, likelihood) if likelihood is not None else None
         )
@@ -95,6 +101,7 @@ class Training:
         self.epochs = 0
         self._steps = 0
         self._seconds = 0.0
+        self._now = 0.0  # seconds of training so far
 
     @property
     def finished(self) -> bool:
@@ -112,6 +119,7 @@ class Training:
         """
         self._memory.reset()
         self._watch.seconds.clear()
+        self._draw_apart()
         refreshes = sum(fisher.refreshes for fisher in self._fishers.values())
         loss, examples, norms = self._train_epoch()
         self.epochs += 1
@@ -119,6 +127,7 @@ class Training:
         seconds = {part: self._watch.seconds.get(part, 0.0) for part in _PARTS}
         self._watch.seconds.clear()
         finite = math.isfinite(loss)
+        self._ranks.broadcast(self.model.buffers(), source=0)
         validation_loss, validation_accuracy = self._evaluate(self._validation) if finite else (math.nan, None)
         tested = self._evaluate(self._test) if finite and self.trial.test and self.finished else (None, None)
         return EpochMetrics(
@@ -135,7 +144,7 @@ class Training:
             refreshes=sum(fisher.refreshes for fisher in self._fishers.values()) - refreshes,
             gradient_norm=norms[0],
             update_norm=norms[1],
-            peak_memory_bytes=self._memory.read(),
+            peak_memory_bytes=int(self._ranks.largest(self._memory.read(), self._device)),
             examples_per_second=examples / max(sum(seconds.values()), 1e-9),
             layers=self._diagnose() if finite else (),
         )
@@ -161,16 +170,23 @@ class Training:
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"][-1].cpu(), self._device)
         self.epochs, self._steps, self._seconds = state["epochs"], state["steps"], state["seconds"]
+        self._now = self._seconds
 
     def _random_states(self) -> list[Tensor]:
         """Torch's global generators, which layers such as dropout draw from."""
         states = [torch.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
 
-    @property
-    def _now(self) -> float:
-        """Seconds of training so far."""
-        return self._seconds + sum(self._watch.seconds.values())
+    def _draw_apart(self) -> None:
+        """Give each rank random numbers of its own, and for each epoch anew, so that no checkpoint has to hold them."""
+        if self._ranks.size > 1:
+            seeds = np.random.SeedSequence((self.trial.seed, self.epochs, self._ranks.rank))
+            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+
+    def _look_at_the_clock(self) -> None:
+        """Where time counts, all ranks go by the clock of the first: none may leave a loop alone."""
+        now = self._seconds + sum(self._watch.seconds.values())
+        self._now = now if self.trial.seconds is None else self._ranks.first(now, self._device)
 
     @property
     def _time_is_over(self) -> bool:
@@ -188,7 +204,10 @@ class Training:
         return max(by_steps, self._now / self.trial.seconds) if self.trial.seconds is not None else by_steps
 
     def _train_epoch(self) -> tuple[float, int, tuple[float, float]]:
-        """Mean loss, examples seen, norms of the last gradient and update; of the first ones where time ended it."""
+        """Mean loss, examples seen, norms of the last gradient and update; of the first ones where time ended it.
+
+        Of the joint batches: the parts of all ranks are equal, so their means have equal weights.
+        """
         self.model.train()
         total, seen = torch.zeros((), device=self._device), 0
         norms = (0.0, 0.0)
@@ -199,18 +218,18 @@ class Training:
             total += loss * len(indices)
             seen += len(indices)
             over = i == self._steps_per_epoch or self._time_is_over
-            if (over or i % _LOSS_CHECK == 1) and not bool(total.isfinite()):
-                return math.nan, seen, norms
+            if (over or i % _LOSS_CHECK == 1) and not self._ranks.all_agree(bool(total.isfinite()), self._device):
+                return math.nan, seen * self._ranks.size, norms
             if over:
                 break
-        return float(total) / seen, seen, norms
+        return self._ranks.mean(float(total) / seen, self._device), seen * self._ranks.size, norms
 
     def _step(self, indices: Tensor, measure: bool) -> tuple[Tensor, tuple[float, float]]:
         def evaluate() -> Tensor:
             with self._watch("forward_backward"):
                 inputs, targets = self._train[0][indices], self._train[1][indices]
                 self.optimizer.zero_grad(set_to_none=True)
-                outputs = self.model(inputs)
+                outputs = self._averaging(inputs)
                 if self._show is not None:
                     self._show(outputs)
                 loss = self._workload.loss(outputs, targets)
@@ -229,24 +248,27 @@ class Training:
             else:
                 self.optimizer.step()
         self._steps += 1
+        self._look_at_the_clock()
         self._schedule.at(self._done)
         moved = [parameter.detach() - old for parameter, old in zip(parameters, before, strict=True)]
         return loss.detach(), (gradient_norm, _norm(moved))
 
     @torch.no_grad()
     def _evaluate(self, data: tuple[Tensor, Tensor]) -> tuple[float, float | None]:
-        """Mean loss and accuracy."""
+        """Mean loss and accuracy; each rank evaluates some of the batches."""
         self.model.eval()
         loss, correct = 0.0, 0.0
         has_accuracy = False
         size = self._workload.evaluation_batch
-        for inputs, targets in zip(data[0].split(size), data[1].split(size), strict=True):
+        batches = list(zip(data[0].split(size), data[1].split(size), strict=True))
+        for inputs, targets in batches[self._ranks.rank :: self._ranks.size]:
             outputs = self.model(inputs)
             loss += float(self._workload.loss(outputs, targets)) * len(inputs)
             right = self._workload.correct(outputs, targets)
             if right is not None:
                 has_accuracy = True
                 correct += float(right)
+        loss, correct = self._ranks.sum([loss, correct], self._device)
         return loss / len(data[0]), correct / len(data[0]) if has_accuracy else None
 
     def _diagnose(self) -> tuple[LayerDiagnostics, ...]:
@@ -266,6 +288,15 @@ class Training:
             refreshes=fisher.refreshes,
             root_failures=fisher.root_failures,
         )
+
+
+def _averaging(model: nn.Module) -> nn.Module:
+    """The model with gradients that are averaged over the ranks."""
+    # Buffers follow at the end of an epoch: a reconstruction has its Fisher matrices there, too large for every step.
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"  # before torch 2.13
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, **options)
 
 
 def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,14 @@
 """What several parts of the suite share."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import Server, binaries, running
+from tests.s3 import CREDENTIALS, S3Server, serving
 
 # Before torch is imported, here and in what the tests start. The problems are tiny, and its threads would wait for each
 # other: on a busy machine of two cores the suite takes five times as long with two.
@@ -12,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before any import of Ray, which reads them once. A cluster of the tests takes no token from the home directory.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+# Nobody's: no test reaches a real store, and the workers of Ray have those of ours.
+os.environ.update(CREDENTIALS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,10 +33,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No variable of the developer's own, a working directory to spoil, and a cache of costs that is ours."""
-    for name in ("DATA", "RUNS", "TRACKING_URI"):
+    for name in ("DATA", "RUNS", "TRACKING_URI", "OPTUNA_STORAGE", "STORAGE"):
         monkeypatch.delenv(f"SNGD_TUNE_{name}", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL for the whole session; tests make databases of their own in it."""
+    if binaries() is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    pytest.importorskip("psycopg", reason="psycopg is not installed (pip install 'sngd_tune[postgresql]')")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server for the whole session; each test has a prefix of its own in the bucket."""
+    pytest.importorskip("moto", reason="moto is not installed (pip install 'sngd_tune[dev]')")
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +65,16 @@ def ray_session() -> Iterator[None]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Wait until a condition holds, at most 20 s."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come to hold within 20 s"
+            time.sleep(0.02)
+
+    return wait

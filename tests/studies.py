@@ -7,12 +7,13 @@ from typing import Any
 import optuna
 import psutil
 
-from sngd_tune.launch import StudyResult, resume_study, run_study
+from sngd_tune.launch import resume_study, run_study
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.search.searcher import StudySearcher
+from sngd_tune.study_run import StudyResult
 from sngd_tune.tracking.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
@@ -93,15 +94,15 @@ class WatchedSearcher(StudySearcher):
         self.studies.append(self.study)
 
 
-def trial_processes(parent: int | None = None) -> list[psutil.Process]:
-    """The processes in which trials of our own Ray are trained."""
+def trial_processes(parent: int | None = None, actor: str = "Trainable") -> list[psutil.Process]:
+    """The processes in which trials of our own Ray are trained, or those of another actor."""
     found = []
     for process in psutil.Process(parent).children(recursive=True):
         try:
             name = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if name.startswith("ray::") and "Trainable" in name:
+        if name.startswith("ray::") and actor in name:
             found.append(process)
     return found
 

@@ -14,10 +14,11 @@ import yaml
 from optuna.trial import TrialState
 
 from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError, StudyHeldError
-from sngd_tune.launch import resume_study, run_study, trial_config
+from sngd_tune.launch import resume_study, run_study
 from sngd_tune.recipe import usage
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.search.searcher import StudySearcher
+from sngd_tune.study_run import trial_config
 from sngd_tune.tracking.directory import hold
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.sync import sync_study
@@ -56,7 +57,7 @@ def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[optuna.Study]:
     """Optuna's studies, as launch made them."""
     monkeypatch.setattr(WatchedSearcher, "studies", [], raising=False)
-    monkeypatch.setattr("sngd_tune.search.searcher.StudySearcher", WatchedSearcher)
+    monkeypatch.setattr("sngd_tune.search.repeats.StudySearcher", WatchedSearcher)
     assert issubclass(WatchedSearcher, StudySearcher)
     return WatchedSearcher.studies
 
@@ -371,8 +372,8 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search": {"resources": {"cpus": 64}}}, r"search\.resources\.cpus=64: the cluster has 2 CPUs"),
-        ({"search": {"resources": {"gpus": 1}}}, r"search\.resources\.gpus=1: the cluster has 0 GPUs"),
+        ({"search": {"resources": {"cpus": 64}}}, r"search\.resources\.cpus=64: no node has more than 2 CPUs"),
+        ({"search": {"resources": {"gpus": 1}}}, r"search\.resources\.gpus=1: no node has more than 0 GPUs"),
         ({"workload": "no_such_module:Mine"}, "importing no_such_module failed"),
         ({"fixed": {"granularity": "kron", "root": "eigh", "fisher": "exact"}}, "likelihood=None of workload Moons"),
         ({"fixed": {"rank@encoder.*": 4}}, r"Moons': 'encoder\.\*': matches no module; the modules are 0, 1"),

@@ -81,8 +81,10 @@ def test_the_live_display_shows_all_of_it() -> None:
 def test_without_a_terminal_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     with make_progress(Tally.of_study(CONFIG)) as progress:
         progress.trial_finished(record("0000", loss=0.25))
+        print("what Ray prints")
     captured = capsys.readouterr()
     assert captured.out == ""
+    assert captured.err.endswith("what Ray prints\n")
     assert captured.err.startswith("1/6  trial 0000 completed")
 
 

@@ -12,7 +12,8 @@ import torch
 from sngd_tune.errors import ConfigurationError, FisherError
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.trial import TrialConfig
-from sngd_tune.training import Training, rehearse, train
+from sngd_tune.trainables.session import rehearse
+from sngd_tune.training import Training, train
 from sngd_tune.workloads.digits_mlp import DigitsMlp
 from sngd_tune.workloads.workload import Split, Splits, Workload
 from tests.examples.counting import Counting
@@ -392,5 +393,5 @@ def test_short_epochs_see_the_same_batches_as_long_ones(splits: Splits) -> None:
 def test_a_rehearsal_changes_nothing(splits: Splits) -> None:
     config = trial(epochs=1)
     expected = [timeless(metrics) for metrics in run(splits, config)]
-    rehearse(config, DIGITS, splits)
+    rehearse(config, lambda short: Training(short, DIGITS, splits))
     assert [timeless(metrics) for metrics in run(splits, config)] == expected

@@ -1,5 +1,6 @@
 """The application itself: its errors, its exit codes, its version."""
 
+import logging
 from enum import IntEnum
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ class Code(IntEnum):
 #: The commands as `--help` lists them: in the order in which one meets them.
 _COMMANDS = (
     *("run", "validate", "status", "resume", "auto", "compare", "report", "ui", "sync", "data", "doctor", "bench"),
+    *("cluster", "submit", "jobs"),
 )
 
 
@@ -61,6 +63,20 @@ def main() -> None:
     app()
 
 
+class _Said(logging.Handler):
+    """Says what the package logs: what it waits for, and what it goes on without."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def _hear_log() -> None:
+    logger = logging.getLogger("sngd_tune")
+    if not any(isinstance(handler, _Said) for handler in logger.handlers):
+        logger.addHandler(_Said())
+        logger.setLevel(logging.INFO)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -74,3 +90,4 @@ def _root(
     ] = False,
 ) -> None:
     """Options of every command."""
+    _hear_log()

@@ -72,7 +72,7 @@ def auto(
     memory = parse_bytes(memory_budget) if memory_budget is not None else None
     from sngd_tune.auto import new_folder, select_for_workload, show_in_mlflow, write_selection
     from sngd_tune.auto_search import Plan, Sources, transferred
-    from sngd_tune.tracking.redaction import redact
+    from sngd_tune.redaction import redact
 
     folder, store = data_dir or path_from("SNGD_TUNE_DATA"), tracking_store(tracking_uri)
     plan = Plan(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sngd_tune.cli.app import Code, app
-from sngd_tune.cli.options import DataDir, Format, OutputFormat, new_directory, path_from
+from sngd_tune.cli.options import Address, DataDir, Format, OutputFormat, new_directory, path_from
 from sngd_tune.display import print_json, print_table, say
 
 bench = typer.Typer(help="Measure what SNGD and a study cost, as ratios taken in one process.", no_args_is_help=True)
@@ -142,11 +142,27 @@ def bench_auto(
 
 
 @bench.command("trials")
-def bench_trials(output: OutputFormat = Format.TABLE) -> None:
-    """Wall-clock of a study over the same trials in a bare loop."""
-    from sngd_tune.bench.trials import measure
+def bench_trials(
+    trials: Annotated[
+        int, typer.Option("--trials", min=2, help="Of the study; with --concurrent whole rounds of them.")
+    ] = 60,
+    concurrent: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrent", min=1, help="Trials at a time, which sleep and share the CPUs; default: they train."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds-per-trial", min=0.01, help="That each sleeps.")] = 2.0,
+    address: Address = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Wall-clock of a study over the same trials in a bare loop, or of sleeping trials over the ideal."""
+    from sngd_tune.bench.trials import measure, measure_sleeping
 
-    _show_bench("time of a study, as a ratio", measure(), output)
+    if concurrent is None:
+        _show_bench("time of a study, as a ratio", measure(trials), output)
+    else:
+        _show_bench("time of a study, as a ratio", measure_sleeping(trials, concurrent, seconds, address), output)
 
 
 def _show_bench(title: str, rows: Sequence[Mapping[str, Any]], output: Format) -> None:

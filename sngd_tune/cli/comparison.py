@@ -1,5 +1,6 @@
 """Comparisons: compare, and what `validate`, `resume`, `status` and `report` do with one."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from sngd_tune.cli.options import (
     with_places,
 )
 from sngd_tune.display import holder_text, print_json, print_renderable, print_table, say
+from sngd_tune.redaction import redact
 
 if TYPE_CHECKING:
     from sngd_tune.compare import ComparisonResult
@@ -85,7 +87,8 @@ def validate_comparison(file: Path, overrides: list[str], output: Format) -> Non
         for cell in cells
     ]
     if output is Format.JSON:
-        print_json({"schema": 1, "comparison": config.model_dump(mode="json", by_alias=True), "cells": rows})
+        shown = json.loads(redact(config.model_dump_json(by_alias=True)))
+        print_json({"schema": 1, "comparison": shown, "cells": rows})
     else:
         print_table(f"cells of {config.name}", tuple(rows[0]), [tuple(row.values()) for row in rows])
     say(f"{file}: valid")

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,13 +20,18 @@ __all__ = [
     "Port",
     "ReportFormat",
     "RunDirectory",
+    "Storage",
     "StudyFile",
     "TrackingUri",
+    "Wait",
+    "WorkingDir",
     "new_directory",
     "path_from",
     "runs",
+    "secrets",
     "tracking_store",
     "with_places",
+    "with_storage",
 ]
 
 
@@ -51,7 +57,34 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data sets. Environment: SNGD_TUNE_DATA.")
 ]
-Address = Annotated[str | None, typer.Option("--address", help="Ray cluster to join; default: start a local Ray.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="Head of the Ray cluster to join, from one of its nodes; default: start a local Ray.",
+    ),
+]
+Wait = Annotated[
+    float, typer.Option("--wait", min=0.0, help="Seconds that an autoscaling cluster has for the nodes of a trial.")
+]
+WorkingDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--working-dir",
+        help="Folder with your module, which travels to the cluster, less what its .gitignore names; default: the "
+        "current one.",
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="PATH|URI",
+        help="Shared folder or object store (s3://bucket/prefix) for checkpoints and a copy of the run directory. "
+        "Environment: SNGD_TUNE_STORAGE.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as search.trials=8. Repeatable."),
@@ -68,12 +101,23 @@ NewDirectory = Annotated[
 
 def with_places(overrides: list[str] | None, data_dir: Path | None, tracking_uri: str | None) -> list[str]:
     """Overrides of a file by the environment, by ``--set`` and by the flags, the strongest last."""
-    environment = (("data_dir", os.environ.get("SNGD_TUNE_DATA")), ("mlflow.tracking_uri", tracking_store(None)))
+    environment = (
+        ("data_dir", os.environ.get("SNGD_TUNE_DATA")),
+        ("mlflow.tracking_uri", tracking_store(None)),
+        # No flag: a password would stand in the list of processes.
+        ("search.optuna.storage", os.environ.get("SNGD_TUNE_OPTUNA_STORAGE")),
+    )
     flags = (("data_dir", str(data_dir) if data_dir else None), ("mlflow.tracking_uri", tracking_uri))
     return [*_as_overrides(environment), *(overrides or ()), *_as_overrides(flags)]
 
 
-def _as_overrides(values: tuple[tuple[str, str | None], ...]) -> list[str]:
+def with_storage(overrides: list[str] | None, storage: str | None) -> list[str]:
+    """Overrides of a study by the storage in the environment and by that of the flag."""
+    named = os.environ.get("SNGD_TUNE_STORAGE")
+    return [*_as_overrides([("storage", named)]), *(overrides or ()), *_as_overrides([("storage", storage)])]
+
+
+def _as_overrides(values: Iterable[tuple[str, str | None]]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in values if value]  # JSON, so that YAML reads a word
 
 
@@ -90,6 +134,12 @@ def new_directory(given: Path | None, name: str) -> Path:
 def tracking_store(flag: str | None) -> str | None:
     """The MLflow store that was named, by a flag or in the environment."""
     return flag or os.environ.get("SNGD_TUNE_TRACKING_URI") or None
+
+
+def secrets() -> list[str]:
+    """URIs of the environment that may have a password, which copies of a study leave out."""
+    named = (os.environ.get(f"SNGD_TUNE_{name}") for name in ("TRACKING_URI", "OPTUNA_STORAGE"))
+    return [uri for uri in named if uri]
 
 
 def path_from(variable: str) -> Path | None:

@@ -1,5 +1,6 @@
 """What surrounds studies: the MLflow UI, the mirror, the machine."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def ui(
 ) -> None:
     """Serve the MLflow UI on 127.0.0.1 until Ctrl-C."""
     from sngd_tune.mlflow_ui import serve_ui, ui_store
-    from sngd_tune.tracking.redaction import redact
+    from sngd_tune.redaction import redact
 
     uri = ui_store(directory, runs(), tracking_store(tracking_uri))
     if uri.startswith(("http://", "https://")):
@@ -63,14 +64,30 @@ def doctor(
     tracking_uri: TrackingUri = None,
     port: Port = 5000,
     ray: Annotated[bool, typer.Option("--ray", help="Also start a local Ray and stop it again.")] = False,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Also look at each node of this Ray cluster; auto: of this machine's."),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Also write, read and delete there. Environment: SNGD_TUNE_STORAGE.")
+    ] = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
-    """Check whether this machine is ready for a study."""
-    from sngd_tune.doctor import run_checks
+    """Check whether this machine, and a cluster, are ready for a study."""
+    from sngd_tune.doctor.checks import run_checks
 
-    folder = data_dir or path_from("SNGD_TUNE_DATA")
-    uri = tracking_store(tracking_uri)
-    checks = list(run_checks(data_dir=folder, runs=runs(), tracking_uri=uri, port=port, start_ray=ray))
+    checks = list(
+        run_checks(
+            data_dir=data_dir or path_from("SNGD_TUNE_DATA"),
+            runs=runs(),
+            tracking_uri=tracking_store(tracking_uri),
+            port=port,
+            start_ray=ray,
+            address=address,
+            storage=storage or os.environ.get("SNGD_TUNE_STORAGE"),
+            optuna_storage=os.environ.get("SNGD_TUNE_OPTUNA_STORAGE"),
+        )
+    )
     if output is Format.JSON:
         print_json({"schema": 1, "rows": [vars(check) for check in checks]})
     else:

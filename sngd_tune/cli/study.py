@@ -1,7 +1,8 @@
 """Studies: run, validate, resume, status."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,17 +22,25 @@ from sngd_tune.cli.options import (
     OutputFormat,
     Overrides,
     RunDirectory,
+    Storage,
     StudyFile,
     TrackingUri,
+    Wait,
+    WorkingDir,
     new_directory,
+    runs,
+    secrets,
     with_places,
+    with_storage,
 )
 from sngd_tune.display import holder_text, parameters_text, print_json, print_renderable, print_table, say
+from sngd_tune.errors import ConfigurationError
+from sngd_tune.redaction import redact
 
 if TYPE_CHECKING:
-    from sngd_tune.launch import StudyResult
     from sngd_tune.records.study import StudyConfig
     from sngd_tune.search.space import SearchSpace
+    from sngd_tune.study_run import StudyResult
 
 _BEST_SHOWN = 6
 
@@ -41,21 +50,40 @@ def run(
     file: StudyFile,
     directory: NewDirectory = None,
     data_dir: DataDir = None,
+    storage: Storage = None,
     address: Address = None,
+    working_dir: WorkingDir = None,
+    wait: Wait = 0.0,
     overrides: Overrides = None,
     tracking_uri: TrackingUri = None,
+    proceed: Annotated[
+        bool,
+        typer.Option(
+            "--continue",
+            help="Go on with the study where it has begun, in --dir or its storage: for what repeats failed commands.",
+        ),
+    ] = False,
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """Run a study: search, then train the winner again on fresh seeds."""
-    config = _load(file, overrides, data_dir, tracking_uri)
+    config = _load(file, with_storage(overrides, storage), data_dir, tracking_uri)
+    _check_cluster(address, working_dir)
+    if proceed and directory is None:
+        raise ConfigurationError("--continue: goes by the run directory; name it with --dir")
     directory = new_directory(directory, config.name)
     from sngd_tune.launch import run_study
     from sngd_tune.progress import Tally, make_progress
+    from sngd_tune.tracking.continuation import begun_study
 
+    if proceed and begun_study(config, directory, secrets()) is not None:
+        _go_on(directory, None, data_dir, address, working_dir, wait, output)
+        return
     say(f"study {config.name} in {directory}")
+    if address is not None and config.storage is None:
+        say(f"no --storage: checkpoints go to {directory}, and serve those nodes alone that see this folder")
     with make_progress(Tally.of_study(config)) as progress:
-        result = run_study(config, directory, address=address, listeners=[progress])
-    conclude(result, output)
+        result = run_study(config, directory, address=address, working_dir=working_dir, wait=wait, listeners=[progress])
+    conclude(result, output, address)
 
 
 @app.command()
@@ -108,19 +136,74 @@ def status(directory: RunDirectory, output: OutputFormat = Format.TABLE) -> None
 
 
 @app.command()
-def resume(directory: RunDirectory, address: Address = None, output: OutputFormat = Format.TABLE) -> None:
+def resume(
+    run: Annotated[
+        str, typer.Argument(metavar="DIR|URI", help="Run directory, or its copy in a storage: s3://bucket/runs/NAME.")
+    ],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Where a copy goes, a folder NAME; default: one in SNGD_TUNE_RUNS or ./runs."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Folder of the same data sets, where they have moved.")
+    ] = None,
+    address: Address = None,
+    working_dir: WorkingDir = None,
+    wait: Wait = 0.0,
+    output: OutputFormat = Format.TABLE,
+) -> None:
     """Continue a study or a comparison that was interrupted; no finished trial is repeated."""
-    if holds_comparison(directory):
-        continue_comparison(directory, address, output)
-        return
+    _check_cluster(address, working_dir)
+    if "://" in run:
+        from sngd_tune.tracking.continuation import fetch_run
+
+        directory, storage = fetch_run(run, directory, runs(), secrets())
+        _go_on(directory, storage, data_dir, address, working_dir, wait, output)
+    elif directory is not None:
+        raise ConfigurationError(f"--dir {directory}: is for a copy in a storage; {run} is resumed where it lies")
+    elif holds_comparison(Path(run)):
+        continue_comparison(Path(run), address, output)
+    else:
+        _go_on(Path(run), None, data_dir, address, working_dir, wait, output)
+
+
+def _go_on(
+    directory: Path,
+    storage: str | None,
+    data_dir: Path | None,
+    address: str | None,
+    working_dir: Path | None,
+    wait: float,
+    output: Format,
+) -> None:
     from sngd_tune.launch import resume_study
     from sngd_tune.progress import Tally, make_progress
     from sngd_tune.tracking.ledger import Ledger
 
     ledger = Ledger.open(directory)
+    say(f"study {ledger.config.name} goes on in {directory}")
     with make_progress(Tally.of_study(ledger.config, ledger.trials())) as progress:
-        result = resume_study(directory, address=address, listeners=[progress])
-    conclude(result, output)
+        result = resume_study(
+            directory,
+            storage=storage,
+            data_dir=data_dir,
+            address=address,
+            working_dir=working_dir,
+            wait=wait,
+            listeners=[progress],
+        )
+    conclude(result, output, address)
+
+
+def _check_cluster(address: str | None, working_dir: Path | None) -> None:
+    from sngd_tune.cluster.session import check_address
+
+    check_address(address)
+    if working_dir is not None and address is None:
+        raise ConfigurationError(
+            f"--working-dir {working_dir}: is what travels to a cluster (--address); a local Ray takes your module "
+            "from the current folder"
+        )
 
 
 def _load(
@@ -138,7 +221,7 @@ def _show_space(config: "StudyConfig", space: "SearchSpace", output: Format) -> 
         print_json(
             {
                 "schema": 1,
-                "study": config.model_dump(mode="json", by_alias=True),
+                "study": json.loads(redact(config.model_dump_json(by_alias=True))),
                 "space": [vars(row) for row in rows],
                 "samples": samples,
             }
@@ -151,7 +234,7 @@ def _show_space(config: "StudyConfig", space: "SearchSpace", output: Format) -> 
     )
 
 
-def conclude(result: "StudyResult", output: Format) -> None:
+def conclude(result: "StudyResult", output: Format, address: str | None = None) -> None:
     """Print what a run found, and leave with its exit code."""
     from sngd_tune.report.summary import study_report
     from sngd_tune.report.tables import report_tables
@@ -164,8 +247,11 @@ def conclude(result: "StudyResult", output: Format) -> None:
         _show_use(result)
     if result.mirror_missed:
         say(f"MLflow lacks {result.mirror_missed} records; `sngd-tune sync {result.directory}` sends them")
+    again = f"sngd-tune resume {result.directory}" + (f" --address {address}" if address else "")
+    if result.copy_missed:
+        say(f"the storage lacks {result.copy_missed} files; `{again}` sends them")
     if result.outcome == "interrupted":
-        say(f"interrupted; `sngd-tune resume {result.directory}` goes on and repeats no finished trial")
+        say(f"interrupted; `{again}` goes on and repeats no finished trial")
         raise typer.Exit(Code.INTERRUPTED)
     if result.outcome == "partial":
         say("no trial completed" if result.best is None else "the best settings could not be confirmed")
@@ -173,8 +259,8 @@ def conclude(result: "StudyResult", output: Format) -> None:
 
 
 def _show_use(result: "StudyResult") -> None:
-    from sngd_tune.launch import trial_config
     from sngd_tune.recipe import usage
+    from sngd_tune.study_run import trial_config
     from sngd_tune.tracking.ledger import Ledger
 
     if result.best is None:

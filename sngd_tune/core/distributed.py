@@ -47,28 +47,46 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        """The place of this process among them."""
-        return dist.get_rank(self._group)
+        """The place of this process among them; 0 where it is alone."""
+        return 0 if self.size == 1 else dist.get_rank(self._group)
 
     def all_agree(self, holds: bool, device: torch.device) -> bool:
-        """Whether it holds on every rank; `device` is one that the group's backend serves."""
-        if self.size == 1:
-            return holds
-        flag = torch.tensor([float(holds)], device=device)
-        dist.all_reduce(flag, dist.ReduceOp.MIN, group=self._group)
-        return bool(flag)
+        """Whether it holds on every rank; `device` is one that the group's backend serves, here and below."""
+        return bool(self._reduced([float(holds)], "MIN", device)[0])
 
     def mean(self, value: float, device: torch.device) -> float:
         """The average of a number over the ranks."""
+        return self.sum([value], device)[0] / self.size
+
+    def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """The sum of each number over the ranks."""
+        return self._reduced(values, "SUM", device)
+
+    def largest(self, value: float, device: torch.device) -> float:
+        """The largest of the ranks' numbers."""
+        return self._reduced([value], "MAX", device)[0]
+
+    def first(self, value: float, device: torch.device) -> float:
+        """The number of rank 0, by which all go."""
         if self.size == 1:
             return value
-        total = torch.tensor([value], dtype=torch.float64, device=device)
-        dist.all_reduce(total, group=self._group)
-        return float(total) / self.size
+        number = torch.tensor([value], dtype=torch.float64, device=device)
+        self.broadcast([number], source=0)
+        return float(number)
+
+    def _reduced(self, values: Sequence[float], operation: str, device: torch.device) -> list[float]:
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(numbers, getattr(dist.ReduceOp, operation), group=self._group)
+        reduced: list[float] = numbers.tolist()
+        return reduced
 
     @torch.no_grad()
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Average in place, by one reduction for each precision and device."""
+        if self.size == 1:
+            return
         for each in _alike(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in each])
             dist.all_reduce(flat, group=self._group)
@@ -79,6 +97,8 @@ class Ranks:
     @torch.no_grad()
     def broadcast(self, tensors: Iterable[Tensor], source: int) -> None:
         """Overwrite in place with those of rank `source`."""
+        if self.size == 1:
+            return
         origin = source if self._group is None else dist.get_global_rank(self._group, source)
         for each in _alike(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in each])

@@ -226,7 +226,7 @@ class SNGD(torch.optim.Optimizer):
         Next to free in steps that take no statistics. What `outputs` and `likelihood` may be, what it costs and what it
         refuses: `sngd_tune.observe_outputs`, which is the same for the explicit form.
         """
-        observe(self.layers.values(), outputs, likelihood)
+        observe(self.layers.values(), outputs, likelihood, self._ranks)
 
     def detach(self) -> None:
         """Stop observing the model. The optimizer can still step, with the statistics it has."""

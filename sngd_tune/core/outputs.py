@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from sngd_tune.core.distributed import Ranks
 from sngd_tune.core.likelihoods import Likelihood, make_likelihood
 from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.pending import PendingBatch
@@ -53,8 +54,11 @@ def observe_outputs(model: nn.Module, outputs: Tensor, likelihood: str | Likelih
     observe(fishers, outputs, likelihood)
 
 
-def observe(fishers: Iterable[LocalFisher], outputs: Tensor, likelihood: str | Likelihood) -> None:
-    """`observe_outputs` for these local Fisher layers."""
+def observe(
+    fishers: Iterable[LocalFisher], outputs: Tensor, likelihood: str | Likelihood, ranks: Ranks | None = None
+) -> None:
+    """`observe_outputs` for these local Fisher layers, of a model that `ranks` train together."""
+    ranks = Ranks() if ranks is None else ranks
     fishers = list(fishers)
     waiting = [fisher for fisher in fishers if fisher.collector.awaits_outputs]
     if not waiting:
@@ -69,15 +73,22 @@ def observe(fishers: Iterable[LocalFisher], outputs: Tensor, likelihood: str | L
             some = [fisher for fisher in waiting if fisher.settings.fisher == kind]
             batches = [batch for fisher in some for batch in fisher.collector.pending]
             if batches:
-                vectors = _drawn(values, likelihood, some[0]) if kind == "sampled" else _columns(values, likelihood)
+                vectors = (
+                    _drawn(values, likelihood, some[0], ranks) if kind == "sampled" else _columns(values, likelihood)
+                )
                 _collect(batches, outputs, vectors)
             for fisher in some:
                 fisher.collector.outputs_seen = True
 
 
-def _drawn(values: Tensor, likelihood: Likelihood, fisher: LocalFisher) -> Iterator[Tensor]:
-    """One vector, for targets that depend on seed and step alone: a resumed run draws the same."""
-    yield likelihood.sample(values, fisher.generator())
+def _drawn(values: Tensor, likelihood: Likelihood, fisher: LocalFisher, ranks: Ranks) -> Iterator[Tensor]:
+    """One vector, for targets that depend on seed and step alone: a resumed run draws the same.
+
+    Ranks draw for the joint batch, of which each has a consecutive part of the size of its own: together they draw what
+    one process would, and nobody draws what another does.
+    """
+    joint = values.repeat(ranks.size, *[1] * (values.dim() - 1))
+    yield likelihood.sample(joint, fisher.generator()).chunk(ranks.size)[ranks.rank]
 
 
 def _columns(values: Tensor, likelihood: Likelihood) -> Iterator[Tensor]:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.optimizer import SNGD
 from sngd_tune.core.outputs import observe_outputs
+from sngd_tune.errors import ConfigurationError
 from sngd_tune.methods import exact_ngd, first_order, muon, soap, structured
 from sngd_tune.methods.exact_ngd import ExactNGD
-from sngd_tune.records.trial import OptimizerConfig, TrialConfig
+from sngd_tune.records.trial import NEEDS_JOINT_BATCH, OptimizerConfig, TrialConfig
 
 __all__ = ["METHODS", "build", "local_fishers", "output_observer"]
 
@@ -33,8 +34,22 @@ METHODS: Mapping[str, Build] = {
 }
 
 
-def build(model: nn.Module, trial: TrialConfig) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The model to train (rebuilt under the explicit form) and its optimizer."""
+def build(model: nn.Module, trial: TrialConfig, ranks: int = 1) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The model to train (rebuilt under the explicit form) and its optimizer.
+
+    Args:
+        model: as the workload makes it.
+        trial: method and settings.
+        ranks: processes that train the model together.
+
+    Raises:
+        ConfigurationError: the method needs the joint batch, of which a rank has a part.
+    """
+    if ranks > 1 and trial.optimizer.method in NEEDS_JOINT_BATCH:
+        raise ConfigurationError(
+            f"optimizer={trial.optimizer.method!r}: must have the whole batch, so it trains with"
+            f" search.resources.workers=1, not {ranks}; try optimizer: sngd"
+        )
     return METHODS[trial.optimizer.method](model, trial)
 
 

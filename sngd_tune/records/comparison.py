@@ -103,6 +103,15 @@ class ComparisonConfig(Strict):
             raise ValueError(f"{unknown!r}: not among the methods{nearest(unknown, self.methods)}")
         if self.search.seconds is not None:
             raise ValueError("search.seconds: would give methods unequal trials; set `seconds` of each workload")
+        if self.search.seeds > 1:
+            raise ValueError(
+                f"search.seeds={self.search.seeds}: a comparison trains winners again on `confirm_seeds`; leave it out"
+            )
+        if self.search.optuna.study is not None:
+            raise ValueError(
+                f"search.optuna.study={self.search.optuna.study!r}: each method searches a space of its own on each "
+                "workload; leave it out, and every search has its own study in the storage"
+            )
         return self
 
     def methods_of(self, budget: WorkloadBudget) -> tuple[str, ...]:

@@ -16,9 +16,12 @@ class StudyListener(Protocol):
 
     def trial_started(self, record: TrialRecord) -> None:
         """An attempt of a trial began; ``record.attempt > 0`` where it is a retry or a resume."""
+        return
 
     def epoch_finished(self, record: TrialRecord, metrics: EpochMetrics) -> None:
         """An epoch's result arrived at ``record.updated``."""
+        return
 
     def trial_finished(self, record: TrialRecord) -> None:
         """A trial ended with ``record.outcome``. A lost attempt that is retried is not an end."""
+        return

@@ -6,7 +6,7 @@ __all__ = ["Outcome"]
 
 
 class Outcome(StrEnum):
-    """State of a trial. Only `COMPLETED` ranks; only `LOST` is retried unchanged."""
+    """State of a trial. Only `COMPLETED` ranks; which ones run again is said in `search.retries`."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -15,12 +15,13 @@ class Outcome(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     ERROR = "error"  # the workload or the configuration raised
     LOST = "lost"  # its process or node died
+    PREEMPTED = "preempted"  # it left a node that was to be taken away; it runs again elsewhere
     INTERRUPTED = "interrupted"  # the study was stopped while it ran; `resume` runs it again
 
     @property
     def finished(self) -> bool:
         """True where `resume` has nothing left to do for the trial."""
-        return self not in (Outcome.RUNNING, Outcome.INTERRUPTED)
+        return self not in (Outcome.RUNNING, Outcome.PREEMPTED, Outcome.INTERRUPTED)
 
     @property
     def failed(self) -> bool:

@@ -21,7 +21,8 @@ class PastTrial:
         outcome: how it ended; a trial whose outcome is not ``finished`` is run again under its own name.
         values: its objectives in the study's order, of a completed trial; else None.
         intermediate: first objective by epoch.
-        checkpoint: where it may go on from, or None to begin again.
+        attempt: the latest one.
+        epochs: of it that the ledger has.
     """
 
     trial: str
@@ -31,4 +32,5 @@ class PastTrial:
     outcome: Outcome
     values: tuple[float, ...] | None = None
     intermediate: Mapping[int, float] = field(default_factory=dict)
-    checkpoint: str | None = None
+    attempt: int = 0
+    epochs: int = 0

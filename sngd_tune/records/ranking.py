@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sngd_tune.records.metrics import EpochMetrics, direction
 from sngd_tune.records.outcome import Outcome
+from sngd_tune.records.proposals import proposals
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
 
@@ -15,7 +16,9 @@ _SOUND = (Outcome.COMPLETED, Outcome.STOPPED_EARLY)
 
 
 def rank(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
-    """The search trials that completed with a finite objective, best first; ties by number.
+    """The proposals of the search that completed with a finite objective, best first; ties by number.
+
+    One that was trained on several seeds is a record by itself, which has the means (`records.proposals`).
 
     Args:
         records: trials in any state; all others are left out.
@@ -27,9 +30,7 @@ def rank(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
         value = record.objectives.get(objective)
         return sign * value if value is not None and math.isfinite(value) else math.inf
 
-    eligible = [
-        r for r in records if r.phase == "search" and r.outcome is Outcome.COMPLETED and math.isfinite(score(r))
-    ]
+    eligible = [r for r in proposals(records) if r.outcome is Outcome.COMPLETED and math.isfinite(score(r))]
     return sorted(eligible, key=lambda record: (score(record), record.number))
 
 

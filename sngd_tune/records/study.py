@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sngd_tune.records.metrics import OBJECTIVES
 from sngd_tune.records.names import patterns, split
-from sngd_tune.records.parameters import nearest
+from sngd_tune.records.parameters import PARAMETERS, nearest
 from sngd_tune.records.strict import Name, Scalar, Strict, as_many, as_tuple
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ConfirmConfig",
     "GroupConfig",
     "MlflowConfig",
+    "OptunaConfig",
     "ResourceConfig",
     "SchedulerConfig",
     "SearchConfig",
@@ -57,10 +58,42 @@ class SchedulerConfig(Strict):
 
 
 class ResourceConfig(Strict):
-    """What one trial reserves."""
+    """What one trial reserves: `workers` processes that train one model together, data-parallel, each with its share.
+
+    `gpus` of a worker may be a fraction: several trials share a GPU. ``"auto"`` takes the fraction from the memory that
+    the largest trial of the study is estimated to need. `memory_gb` of a worker is what Ray reserves of a node's main
+    memory (10⁹ bytes), so that trials packed on a node fit; ``"auto"`` estimates it as well.
+    """
 
     cpus: Annotated[float, Field(gt=0)] = 1.0
-    gpus: Annotated[float, Field(ge=0)] = 0.0
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    memory_gb: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
+    workers: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and value > 1 and not value.is_integer():
+            raise ValueError("must be a fraction of one GPU (≤ 1), a whole number of them, or auto")
+        return value
+
+
+class OptunaConfig(Strict):
+    """Where Optuna keeps the study: in memory, or in a database or journal that several drivers share.
+
+    `storage` is a URL of SQLAlchemy (``postgresql+psycopg://…``) or ``journal:/PATH``; one with a password belongs into
+    ``SNGD_TUNE_OPTUNA_STORAGE``. Without `study` each run has a study of its own there; drivers that name the same one
+    learn from each other's trials, and each makes its own `trials`.
+    """
+
+    storage: str | None = None
+    study: Name | None = None
+
+    @model_validator(mode="after")
+    def _shared_somewhere(self) -> "OptunaConfig":
+        if self.study is not None and self.storage is None:
+            raise ValueError(f"study: {self.study!r}: is shared through a `storage`; name one, or leave the study out")
+        return self
 
 
 class SearchConfig(Strict):
@@ -72,8 +105,15 @@ class SearchConfig(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     scheduler: SchedulerConfig | None = None  # None: asha for one objective, none for several
     resources: ResourceConfig = ResourceConfig()
-    max_retries: Annotated[int, Field(ge=0)] = 1  # of a trial whose process or node died
+    seeds: Annotated[int, Field(ge=1)] = 1  # trainings of each proposal, each a trial; the search goes by their mean
+    optuna: OptunaConfig = OptunaConfig()
+    max_retries: Annotated[int, Field(ge=0)] = 1  # of a trial whose process or node died; preemptions do not count
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
+
+    @property
+    def trainings(self) -> int:
+        """How many there will be: of each proposal one a seed."""
+        return self.trials * self.seeds
 
 
 class ConfirmConfig(Strict):
@@ -109,6 +149,9 @@ class StudyConfig(Strict):
     match the pattern; what that means is said in `records.parameters`. A parent's name is taken as it stands:
     ``granularity`` is the plain one, also in the `when` of a parameter of single layers.
 
+    `storage`, a folder that all nodes see or an object store (``s3://bucket/prefix``), is where trials on a cluster
+    keep their checkpoints, and where the run directory is copied to; without it both stay in the run directory.
+
     A training ends after `epochs`, or in the step in which it has trained for `seconds` (evaluation not counted). An
     epoch is a pass over the training set, or `epoch_examples` of it: the trainings are evaluated as often as that, on
     the first `validation_examples` of the validation set.
@@ -118,6 +161,7 @@ class StudyConfig(Strict):
     name: Name
     workload: str
     data_dir: str | None = None
+    storage: str | None = None
     epochs: Annotated[int, Field(ge=1)]
     seconds: Annotated[float, Field(gt=0)] | None = None
     epoch_examples: Annotated[int, Field(ge=1)] | None = None
@@ -164,10 +208,15 @@ class StudyConfig(Strict):
         kinds = {kind for name in named for kind in self._values(name)}
         if "fisher" not in named:
             kinds.add("empirical")
-        methods = {str(method) for entry in self.space.get("optimizer", ()) for method in entry.choices or ()}
-        if "exact_ngd" in (methods or {str(self.fixed.get("optimizer"))}):
+        if "exact_ngd" in self.methods:
             kinds.add("exact")
         return frozenset(kinds)
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """The methods that its trials may train with."""
+        named = "optimizer" in self.fixed or "optimizer" in self.space
+        return frozenset(self._values("optimizer") if named else {PARAMETERS["optimizer"].default})
 
     def _values(self, name: str) -> set[str]:
         """The words that a fixed or searched parameter may take."""

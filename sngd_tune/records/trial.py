@@ -11,7 +11,10 @@ from sngd_tune.records.names import of_layers, patterns, seen_by, split
 from sngd_tune.records.parameters import PARAMETERS, check_value, conditions, is_active
 from sngd_tune.settings import NONE, FisherSettings, LayerSettings, ModelSettings
 
-__all__ = ["OptimizerConfig", "TrialConfig"]
+__all__ = ["NEEDS_JOINT_BATCH", "OptimizerConfig", "TrialConfig"]
+
+#: Methods whose step is no function of averages over the workers that train a model together.
+NEEDS_JOINT_BATCH = frozenset({"exact_ngd"})
 
 #: What a method's own default is where the table of parameters has another: those of its package or paper. SNGD has
 #: its base's.

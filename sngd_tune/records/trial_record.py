@@ -21,7 +21,8 @@ class TrialRecord:
     Attributes:
         study: name of the study.
         workload: registered name or ``module:attribute``.
-        trial: unique inside the study: ``"0007"`` in the search, ``"confirm-best-3"`` in the confirmation.
+        trial: unique inside the study: ``"0007"`` in the search, ``"0007.2"`` where each proposal is trained on several
+            seeds, ``"confirm-best-3"`` in the confirmation.
         number: order in which trials were proposed, ≥ 0.
         phase: ``"search"`` or ``"confirm"``.
         candidate: what a confirmation trains: ``"best"`` or ``"default"``; ``""`` in the search.
@@ -37,7 +38,7 @@ class TrialRecord:
         updated: when this state was observed; at an epoch, when its result arrived.
         ended: when the attempt ended; None while it runs.
         error: last lines of the traceback, where one was raised.
-        checkpoint: path of the newest checkpoint that Tune knows; None before the first.
+        checkpoint: where the newest checkpoint lies, as far as the driver knows; None before the first.
         code_version: version of sngd_tune, with the commit where it runs from a repository.
         host: machine that recorded it.
     """
@@ -64,6 +65,11 @@ class TrialRecord:
     checkpoint: str | None = None
     code_version: str = ""
     host: str = ""
+
+    @property
+    def proposal(self) -> str:
+        """What was proposed: its own name, without the number of the training where there are several seeds."""
+        return self.trial.partition(".")[0] if self.phase == "search" else self.trial
 
     @property
     def order(self) -> tuple[int, float, bool]:

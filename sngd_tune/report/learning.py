@@ -41,7 +41,8 @@ def draw_learning_curves(config: StudyConfig, records: Sequence[TrialRecord], cu
     def panel(label: str, position: _Position) -> Panel:
         def draw(axis: Any) -> None:
             for record in search:
-                _curve(axis, curves[record.trial], position, record is front, record.outcome)
+                chosen = front is not None and record.proposal == front.trial
+                _curve(axis, curves[record.trial], position, chosen, record.outcome)
             for name, runs in confirmed.items():
                 _band(axis, runs, position, _COLOURS[name])
             axis.set_xlabel(label)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sngd_tune.records.machine import Machine
 from sngd_tune.records.names import split
 from sngd_tune.records.parameters import PARAMETERS, default_text, meaning
-from sngd_tune.records.study import SpaceEntry, StudyConfig
+from sngd_tune.records.study import SearchConfig, SpaceEntry, StudyConfig
 from sngd_tune.report.page import Block, Section, TableBlock, TextBlock
 from sngd_tune.report.values import Budget
 from sngd_tune.report.verdict import duration
@@ -42,7 +42,7 @@ def budget_section(config: StudyConfig, used: Budget) -> Section:
     first = f"{stopper.grace_seconds:g} s" if stopper.grace_seconds else f"epoch {stopper.grace_epochs}"
     asha = f"asha: from {first} on, keeps one in {stopper.reduction_factor} at each rung"
     rows = [
-        ("trials", search.trials, used.trials),
+        ("trials", _trials(search), used.trials),
         ("wall-clock time", _allowed(search.seconds), duration(used.wall_seconds)),
         ("device time (training)", "no limit", duration(used.device_seconds)),
         ("length of a training", f"{config.epochs} epochs" + (f", or {duration(limit)}" if limit else ""), None),
@@ -53,6 +53,12 @@ def budget_section(config: StudyConfig, used: Budget) -> Section:
         ("resources of a trial", resources, None),
     ]
     return Section("Budget", [TableBlock(("", "planned", "used"), rows, align=("left",) * 3)], "budget")
+
+
+def _trials(search: SearchConfig) -> str:
+    if search.seeds == 1:
+        return str(search.trials)
+    return f"{search.trainings}, of {search.trials} proposals on {search.seeds} seeds each"
 
 
 def machine_section(ledger: Ledger, hosts: Sequence[str]) -> Section:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sngd_tune.records.names import split
 from sngd_tune.records.outcome import Outcome
+from sngd_tune.records.proposals import proposals
 from sngd_tune.records.ranking import rank
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial_record import TrialRecord
@@ -24,6 +25,7 @@ def draw_slices(config: StudyConfig, records: Sequence[TrialRecord]) -> Drawing 
     Trials that were stopped early are grey rings at their last value, and failed ones crosses along the top: they show
     which region fails. None where completed trials differ in no parameter.
     """
+    records = proposals(records)
     ranked = rank(records, config.objectives[0])
     names = _varied(ranked)
     if not names:

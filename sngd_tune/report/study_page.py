@@ -49,7 +49,10 @@ def study_page(ledger: Ledger, importances: Sequence[Importance]) -> Page:
     report = summarize(config.name, config.workload, config.objectives, records)
     search = [record for record in records if record.phase == "search"]
     hosts = sorted({record.host for record in records if record.host})
-    best_epochs = curves.get(report.best.trial, []) if report.best else []
+    best = [
+        each.trial for each in search if report.best and each.proposal == report.best.trial and each.trial in curves
+    ]
+    best_epochs = curves[best[0]] if best else []
     sections = [
         Section("What came out", [TextBlock(verdict(report, config))], "verdict"),
         Section("Confirmation", confirmation_blocks(report), "confirmation"),

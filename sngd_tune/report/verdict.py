@@ -16,7 +16,12 @@ _UNCONFIRMED = "It is not confirmed on fresh seeds: this is the best of many val
 
 def verdict(report: StudyReport, config: StudyConfig) -> str:
     """Paragraphs: the winner; what its confirmation says against the default; its settings; what went wrong."""
-    parts = [_winner(report), *_confirmed(report), _settings(report, config), _progress(report, config.search.trials)]
+    parts = [
+        _winner(report, config.search.seeds),
+        *_confirmed(report),
+        _settings(report, config),
+        _progress(report, config.search.trainings),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -31,11 +36,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _winner(report: StudyReport) -> str:
+def _winner(report: StudyReport, seeds: int) -> str:
     best, objective = report.best, report.objectives[0]
     if best is None:
         return "No trial has completed, so there is no winner."
-    value = f"{words(objective)} {best.objectives[objective]:.4g}"
+    value = f"{words(objective)} {best.objectives[objective]:.4g}" + (f", the mean of {seeds} seeds," * (seeds > 1))
     took = f"{best.epochs} epochs ({duration(best.training_seconds)} of training)"
     return f"Trial {best.trial} won the search with {value} after {took}."
 

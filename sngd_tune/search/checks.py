@@ -15,6 +15,7 @@ from sngd_tune.records.study import SpaceEntry, StudyConfig
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.search.dimension import Dimension, condition_text, entry_problems
 from sngd_tune.search.samplers import SINGLE_OBJECTIVE
+from sngd_tune.search.workers import worker_problems
 
 __all__ = ["Alternatives", "Problem", "build_dimensions", "find_problems", "value_problems"]
 
@@ -48,6 +49,7 @@ def find_problems(config: StudyConfig) -> list[Problem]:
         *_combination_problems(config, alternatives),
         *_start_problems(config, alternatives),
         *_search_problems(config, alternatives),
+        *(Problem(path, message) for path, message in worker_problems(config)),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from sngd_tune.errors import ConfigurationError
+from sngd_tune.redaction import redact
 
 __all__ = ["Document", "dotted", "read_document"]
 
@@ -54,7 +55,7 @@ class Document:
         source: name of the file, for messages.
         data: the values (anything YAML can say).
         lines: line (from 1) of each value, by path.
-        overrides: the ``--set`` text that last wrote a path.
+        overrides: the ``--set`` text that last wrote a path, without passwords.
     """
 
     source: str
@@ -99,7 +100,7 @@ def read_document(text: str, source: str, overrides: Sequence[str] = ()) -> Docu
         try:
             _apply(document, override)
         except ConfigurationError as error:
-            errors.append(f"--set {override}: {error}")
+            errors.append(redact(f"--set {override}: {error}"))
     if errors:
         raise ConfigurationError("\n".join(errors))
     return document
@@ -163,7 +164,7 @@ def _apply(document: Document, override: str) -> None:
         part, parts = _next(container, parts)
     key = _key(container, part, path)
     container[key] = value
-    document.overrides[(*path, key)] = override
+    document.overrides[(*path, key)] = redact(override)
 
 
 def _next(container: Any, parts: list[str]) -> tuple[str, list[str]]:

@@ -24,6 +24,7 @@ from sngd_tune.records.importance import Importance
 from sngd_tune.records.past import PastTrial
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.search.memory import quiet_storage
+from sngd_tune.search.repeats import joined
 from sngd_tune.search.searcher import StudySearcher
 from sngd_tune.search.seeds import derive_seed
 
@@ -43,7 +44,9 @@ def importances(config: StudyConfig, past: Sequence[PastTrial]) -> tuple[Importa
     Raises:
         ConfigurationError: the study's space breaks a rule.
     """
-    trials = StudySearcher(config, past).study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = StudySearcher(config, joined(past, config.search.seeds)).study.get_trials(
+        deepcopy=False, states=(TrialState.COMPLETE,)
+    )
     together: dict[tuple[int, ...], list[str]] = {}
     for label in dict.fromkeys(label for trial in trials for label in trial.params):
         active = tuple(index for index, trial in enumerate(trials) if label in trial.params)

@@ -11,16 +11,16 @@ import logging
 import pickle
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.tune import Callback
 
-from sngd_tune.errors import LedgerError
+from sngd_tune.errors import GpuMemoryError, LedgerError, PreemptedError
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.outcome import Outcome
@@ -28,13 +28,24 @@ from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.provenance import code_version
 
-__all__ = ["LedgerCallback", "Recorder"]
+__all__ = ["LedgerCallback", "Recorder", "RunsAgain"]
 
 _log = logging.getLogger(__name__)
 
 #: How much of a traceback's end a record keeps.
 _ERROR_LINES = 30
 _ERROR_CHARACTERS = 4000
+
+#: Ray's word for an actor that its memory monitor killed; of tasks alone it has a class.
+_OOM_MARK = "running low on memory"
+
+
+#: Told Tune's id of an attempt and how it failed; says whether the trial will run again.
+RunsAgain = Callable[[str, Outcome], bool]
+
+
+def _never(trial_id: str, outcome: Outcome) -> bool:
+    return False
 
 
 @dataclass
@@ -58,6 +69,10 @@ class Recorder(Callback):
 
     failure: LedgerError | None = None
 
+    def ask(self, runs_again: RunsAgain) -> None:
+        """Whom to tell how an attempt failed, and to ask whether the trial will run again."""
+        raise NotImplementedError
+
     def close(self, outcome: Outcome) -> None:
         """Give every trial that still runs its outcome; call it after ``Tuner.fit()``, however that ended."""
         raise NotImplementedError
@@ -80,6 +95,10 @@ class LedgerCallback(Recorder):
         self._known = {record.trial: record for record in ledger.trials()}
         self._complained: set[int] = set()
         self.failure: LedgerError | None = None
+        self._runs_again: RunsAgain = _never
+
+    def ask(self, runs_again: RunsAgain) -> None:
+        self._runs_again = runs_again
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A new attempt: the first, a retry after a lost process, or a resume."""
@@ -94,6 +113,7 @@ class LedgerCallback(Recorder):
             return
         live = self._find(trial)
         epochs = _epochs(result)
+        before = live.record.checkpoint
         live.record = self._updated(live.record, result, epochs[-1] if epochs else None)
         for metrics in epochs:
             # The last result of a failed trial may repeat the epoch before.
@@ -103,13 +123,7 @@ class LedgerCallback(Recorder):
                 live.times.append(live.record.updated)
                 running = dataclasses.replace(live.record, outcome=Outcome.RUNNING)
                 self._tell("epoch_finished", running, metrics)
-
-    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        """Name the checkpoint in the ledger at once: after a crash, resume goes by it."""
-        name = trial.config["trial"]
-        if self.failure is None and name in self._live:
-            live = self._live[name]
-            live.record = dataclasses.replace(live.record, checkpoint=checkpoint.path)
+        if live.record.checkpoint != before:
             self._save(live)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -118,19 +132,19 @@ class LedgerCallback(Recorder):
             outcome = self._find(trial).record.outcome
             self._finish(trial.config["trial"], Outcome.STOPPED_EARLY if outcome is Outcome.RUNNING else outcome)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A lost attempt that Tune starts again: it stays RUNNING, so that resume picks it up if we die here."""
-        if self.failure is None:
-            live = self._find(trial)
-            live.record = dataclasses.replace(live.record, error=_error_text(trial), updated=time.time())
-            self._save(live)
-
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial that is given up."""
-        if self.failure is None:
-            live = self._find(trial)
-            live.record = dataclasses.replace(live.record, error=live.record.error or _error_text(trial))
-            self._finish(trial.config["trial"], _outcome_of_error(trial))
+        """A process that failed. A trial that runs again stays RUNNING, so that resume picks it up if we die here."""
+        if self.failure is not None:
+            return
+        live = self._find(trial)
+        outcome = outcome_of_failure(trial)
+        live.record = dataclasses.replace(
+            live.record, error=live.record.error or _error_text(trial), updated=time.time()
+        )
+        if self._runs_again(trial.trial_id, outcome):
+            self._save(live)
+        else:
+            self._finish(trial.config["trial"], outcome)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Write what has waited long enough; stop the study where the ledger has failed."""
@@ -157,9 +171,9 @@ class LedgerCallback(Recorder):
                 self._finish(name, outcome if live.record.epochs else Outcome.INTERRUPTED)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its configuration into the run directory, callbacks included; listeners hold threads and
-        # terminals. Nothing is ever restored from that copy.
-        return {**self.__dict__, "_listeners": (), "_live": {}}
+        # Tune pickles its configuration, callbacks included; listeners hold threads and terminals, the study's
+        # configuration may hold passwords. Nothing is ever restored from that copy.
+        return {}
 
     def _start(self, trial: Any) -> _Live:
         name = trial.config["trial"]
@@ -176,21 +190,19 @@ class LedgerCallback(Recorder):
     def _first_record(self, config: Mapping[str, Any], retried: TrialRecord | None) -> TrialRecord:
         """The record an attempt starts with; what a checkpoint brings back from the attempt before counts as done."""
         now, known = time.time(), retried or self._known.get(config["trial"])
-        checkpoint = retried.checkpoint if retried else config.get("resume_from")
         record = TrialRecord(
             study=self._config.name,
             workload=self._config.workload,
-            **{key: config[key] for key in ("trial", "number", "phase", "candidate", "seed")},
-            attempt=known.attempt + 1 if known else 0,
+            **{key: config[key] for key in ("trial", "number", "phase", "candidate", "seed", "attempt")},
             parameters=dict(config["parameters"]),
             objectives=dict.fromkeys(self._config.objectives),
-            checkpoint=checkpoint,
+            checkpoint=known.checkpoint if known and config["resume"] else None,
             started=now,
             updated=now,
             code_version=code_version(),
             host=socket.gethostname(),
         )
-        if known is None or checkpoint is None:
+        if known is None or record.checkpoint is None:
             return record
         done = {key: getattr(known, key) for key in ("epochs", "objectives", "training_seconds")}
         return dataclasses.replace(record, **done)
@@ -204,6 +216,7 @@ class LedgerCallback(Recorder):
             "outcome": Outcome(result.get("outcome", Outcome.RUNNING)),
             "updated": time.time(),
             "error": result.get("error"),
+            "checkpoint": result.get("checkpoint") or record.checkpoint,
         }
         if metrics is not None:
             changes |= {
@@ -270,8 +283,12 @@ def _error_text(trial: Any) -> str | None:
     return "\n".join(lines[-_ERROR_LINES:])[-_ERROR_CHARACTERS:]
 
 
-def _outcome_of_error(trial: Any) -> Outcome:
-    """ERROR where the trial's own code raised, LOST where its process or node died."""
+def outcome_of_failure(trial: Any) -> Outcome:
+    """How a trial's process failed.
+
+    LOST where it or its node died, or a GPU's memory did not come free; PREEMPTED where the node was to go;
+    OUT_OF_MEMORY where Ray killed it for want of memory; ERROR where the trial's own code raised.
+    """
     # Tune keeps the exception itself only as a pickle in the trial's folder, which this very process has just written.
     # Trial.get_pickled_error would look for it in the storage, where it arrives later.
     try:
@@ -283,4 +300,8 @@ def _outcome_of_error(trial: Any) -> Outcome:
     cause = error
     while isinstance(cause, RayTaskError):  # the trainable's step, and tasks that a workload may have started itself
         cause = cause.cause
-    return Outcome.LOST if isinstance(cause, RayError) else Outcome.ERROR
+    if isinstance(cause, PreemptedError) or (isinstance(cause, RayActorError) and cause.preempted):
+        return Outcome.PREEMPTED
+    if isinstance(cause, OutOfMemoryError) or (isinstance(cause, RayError) and _OOM_MARK in str(cause)):
+        return Outcome.OUT_OF_MEMORY
+    return Outcome.LOST if isinstance(cause, RayError | GpuMemoryError) else Outcome.ERROR

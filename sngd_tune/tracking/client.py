@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sngd_tune.errors import MissingDependencyError, SngdTuneError
-from sngd_tune.tracking.redaction import redact
+from sngd_tune.redaction import redact
 
 __all__ = ["MirrorError", "connect", "default_tracking_uri", "mirror_errors", "require_mlflow"]
 

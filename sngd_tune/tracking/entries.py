@@ -83,8 +83,9 @@ def study_metrics(objective: str, records: Sequence[TrialRecord]) -> dict[str, f
 def study_note(config: StudyConfig) -> str:
     """The parent run's description (Markdown)."""
     objectives = " and ".join(f"`{name}` ({direction(name)})" for name in config.objectives)
+    each = f", each on {config.search.seeds} seeds," if config.search.seeds > 1 else ""
     return (
-        f"Search of {config.search.trials} trials on `{config.workload}` by {objectives}.\n\n"
+        f"Search of {config.search.trials} trials{each} on `{config.workload}` by {objectives}.\n\n"
         "Child runs: those that begin with a number are the search; `confirm-best-…` and `confirm-default-…` train its "
         "winner and the untuned default again on fresh seeds. Figures and `best.yaml` are under *Artifacts*."
     )

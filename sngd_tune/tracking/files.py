@@ -1,13 +1,25 @@
 """The files of a run directory: written whole, with errors that say what is safe and how to go on."""
 
+import errno
 import json
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
 from sngd_tune.atomic import replacing
 from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
 
-__all__ = ["make_directory", "read_versioned", "replace_file"]
+__all__ = ["PATIENCE_SECONDS", "make_directory", "read_versioned", "replace_file"]
+
+_log = logging.getLogger(__name__)
+
+#: For how long storage may be away.
+PATIENCE_SECONDS = 60.0
+_AWAY = {
+    errno.ENOENT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.ECONNRESET,
+}  # fmt: skip
 
 
 def make_directory(path: Path) -> None:
@@ -48,13 +60,28 @@ def read_versioned(path: Path, kind: str, key: str, version: int) -> dict[str, A
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o644) -> Path:
-    """Write a file, in the place of an older one. Raises LedgerError."""
-    try:
-        with replacing(path, mode) as file:
-            file.write(content)
-    except OSError as error:
-        raise LedgerError(
-            f"{path}: cannot be written ({error.strerror or error}); earlier trials are intact: free space or fix the "
-            "permissions, then `sngd-tune resume`"
-        ) from error
-    return path
+    """Write a file, in the place of an older one.
+
+    A file server or a mount that is away is waited for, a minute at most: trials train on meanwhile. No folder is made
+    for it, as one in the place of a mount would hide what is written there.
+
+    Raises:
+        LedgerError: it cannot be written; a full disk is not waited for.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    waiting = False
+    while True:
+        try:
+            with replacing(path, mode) as file:
+                file.write(content)
+            return path
+        except OSError as error:
+            if error.errno not in _AWAY or time.monotonic() > deadline:
+                raise LedgerError(
+                    f"{path}: cannot be written ({error.strerror or error}); earlier trials are intact: free space or "
+                    "fix the permissions, then `sngd-tune resume`"
+                ) from error
+            if not waiting:
+                _log.warning("%s: away (%s); waiting for it", path.parent, error.strerror)
+            waiting = True
+            time.sleep(0.5)

@@ -3,6 +3,7 @@
 ::
 
     DIR/study.json                  manifest: ledger version, study id, resolved configuration, package versions
+    DIR/.study.json                 the same again
     DIR/ledger/epochs/*.parquet     one file per trial and flush, one row per epoch
     DIR/ledger/trials/*.parquet     one file per state of a trial
 
@@ -46,6 +47,7 @@ class Ledger:
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self.directory = directory
         self.manifest = manifest
+        self._states: dict[Path, TrialRecord] = {}  # what was read before: a study of 1,000 trials has 2,000 of them
 
     @classmethod
     def create(cls, directory: Path | str, config: StudyConfig) -> "Ledger":
@@ -60,7 +62,7 @@ class Ledger:
         manifest.check_absent(directory)
         for kind in ("epochs", "trials"):
             make_directory(directory / "ledger" / kind)
-        replace_file(directory / Manifest.NAME, manifest.to_json().encode(), mode=0o600 if manifest.secret else 0o644)
+        manifest.write(directory)
         return cls(directory, manifest)
 
     @classmethod
@@ -105,9 +107,12 @@ class Ledger:
         Raises:
             LedgerError: a file is damaged; the message names it.
         """
+        paths = self._paths("trials")
+        new = [path for path in paths if path not in self._states]
+        rows = self._read(new, TRIALS).to_pylist()  # one of each file
+        self._states |= {path: record_of(row) for path, row in zip(new, rows, strict=True)}
         latest: dict[str, TrialRecord] = {}
-        for row in self._read("trials", TRIALS).to_pylist():
-            record = record_of(row)
+        for record in map(self._states.__getitem__, paths):
             if record.trial not in latest or record.order > latest[record.trial].order:
                 latest[record.trial] = record
         return sorted(latest.values(), key=lambda record: (record.phase != "search", record.number, record.trial))
@@ -120,7 +125,7 @@ class Ledger:
         Raises:
             LedgerError: a file is damaged; the message names it.
         """
-        table = self._read("epochs", EPOCHS, None if trial is None else pc.field("trial") == trial)
+        table = self._read(self._paths("epochs"), EPOCHS, None if trial is None else pc.field("trial") == trial)
         order = [("trial", "ascending"), ("epoch", "ascending"), ("attempt", "descending"), ("time", "descending")]
         table = table.sort_by(order)
         return table.take(pa.array(_current_rows(table), type=pa.int64()))
@@ -142,7 +147,7 @@ class Ledger:
         Raises:
             LedgerError: a file is damaged; the message names it.
         """
-        return self._dataset("epochs", EPOCHS)
+        return _dataset(self._paths("epochs"), EPOCHS)
 
     def _write(self, kind: str, schema: pa.Schema, rows: list[dict[str, Any]], name: str) -> Path:
         buffer = io.BytesIO()
@@ -153,18 +158,23 @@ class Ledger:
         name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:80]}-{uuid.uuid4().hex[:12]}-{zlib.crc32(content):08x}.parquet"
         return replace_file(self.directory / "ledger" / kind / name, content)
 
-    def _read(self, kind: str, schema: pa.Schema, rows: pc.Expression | None = None) -> pa.Table:
-        try:
-            return self._dataset(kind, schema).to_table(filter=rows)
-        except (pa.ArrowException, OSError) as error:  # the checksums held, so this is no damaged file
-            raise LedgerError(f"{self.directory / 'ledger' / kind}: cannot be read ({error})") from error
-
-    def _dataset(self, kind: str, schema: pa.Schema) -> ds.Dataset:
+    def _paths(self, kind: str) -> list[Path]:
+        """The files of a kind, once all are known to be whole."""
         # pathlib's glob would find the dot-names of unfinished files too, but they do not end in .parquet.
         paths = sorted((self.directory / "ledger" / kind).glob("*.parquet"))
         for path in paths:
             _verify(path)
-        return ds.dataset([str(path) for path in paths], schema=schema, format=_FORMAT)
+        return paths
+
+    def _read(self, paths: Sequence[Path], schema: pa.Schema, rows: pc.Expression | None = None) -> pa.Table:
+        try:
+            return _dataset(paths, schema).to_table(filter=rows)
+        except (pa.ArrowException, OSError) as error:  # the checksums held, so this is no damaged file
+            raise LedgerError(f"{self.directory / 'ledger'}: cannot be read ({error})") from error
+
+
+def _dataset(paths: Sequence[Path], schema: pa.Schema) -> ds.Dataset:
+    return ds.dataset([str(path) for path in paths], schema=schema, format=_FORMAT)
 
 
 def _current_rows(table: pa.Table) -> list[int]:

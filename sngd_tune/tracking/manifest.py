@@ -2,21 +2,24 @@
 
 import dataclasses
 import json
+import logging
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sngd_tune.errors import ConfigurationError, LedgerError
+from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
 from sngd_tune.records.machine import Machine
 from sngd_tune.records.study import StudyConfig
-from sngd_tune.tracking.files import read_versioned
+from sngd_tune.redaction import redact
+from sngd_tune.tracking.files import read_versioned, replace_file
 from sngd_tune.tracking.provenance import code_version, git_commit, package_versions, this_machine
-from sngd_tune.tracking.redaction import redact
 from sngd_tune.tracking.schema import LEDGER_VERSION
 
 __all__ = ["Manifest"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class Manifest:
     """
 
     NAME: ClassVar[str] = "study.json"
+    COPY: ClassVar[str] = ".study.json"
 
     ledger_version: int
     study_id: str
@@ -66,14 +70,30 @@ class Manifest:
         Raises:
             ConfigurationError: none is there.
             SchemaVersionError: another version of sngd_tune wrote it.
-            LedgerError: it is damaged.
+            LedgerError: it is damaged, and so is its copy.
         """
-        path = directory / cls.NAME
+        try:
+            return cls._read(directory / cls.NAME)
+        except LedgerError as error:
+            if isinstance(error, SchemaVersionError) or not (directory / cls.COPY).exists():
+                raise
+            manifest = cls._read(directory / cls.COPY)
+            _log.warning("%s: damaged; taken from its copy, %s", directory / cls.NAME, cls.COPY)
+            manifest.write(directory)
+            return manifest
+
+    @classmethod
+    def _read(cls, path: Path) -> "Manifest":
         values = read_versioned(path, "study", "ledger_version", LEDGER_VERSION)
         try:
             return cls(**{**values, "machine": _machine(values.get("machine"))})
         except (KeyError, TypeError) as error:
             raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
+
+    def write(self, directory: Path) -> None:
+        """Write it, and its copy. Raises LedgerError."""
+        for name in (self.COPY, self.NAME):  # a study is there where the second one is
+            replace_file(directory / name, self.to_json().encode(), mode=0o600 if self.secret else 0o644)
 
     @property
     def secret(self) -> bool:

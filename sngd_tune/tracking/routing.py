@@ -5,7 +5,7 @@ from typing import Any
 
 from sngd_tune.errors import LedgerError
 from sngd_tune.records.outcome import Outcome
-from sngd_tune.tracking.callback import LedgerCallback, Recorder
+from sngd_tune.tracking.callback import LedgerCallback, Recorder, RunsAgain
 
 __all__ = ["RoutingCallback"]
 
@@ -25,20 +25,18 @@ class RoutingCallback(Recorder):
         """The first failure of any."""
         return next((each.failure for each in self._recorders.values() if each.failure is not None), None)
 
+    def ask(self, runs_again: RunsAgain) -> None:
+        for recorder in self._recorders.values():
+            recorder.ask(runs_again)
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._of(trial).on_trial_start(iteration, trials, trial, **info)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         self._of(trial).on_trial_result(iteration, trials, trial, result, **info)
 
-    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        self._of(trial).on_checkpoint(iteration, trials, trial, checkpoint, **info)
-
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._of(trial).on_trial_complete(iteration, trials, trial, **info)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._of(trial).on_trial_recover(iteration, trials, trial, **info)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._of(trial).on_trial_error(iteration, trials, trial, **info)

@@ -53,6 +53,21 @@ def test_each_method_becomes_a_study_of_each_workload_it_runs_on(tmp_path: Path)
     assert ComparisonConfig.model_validate(config.model_dump(mode="json", by_alias=True)) == config
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("search.seeds=3", "search.seeds=3: a comparison trains winners again on `confirm_seeds`; leave it out"),
+        (
+            "search.optuna={storage: 'journal:/x', study: ours}",
+            "search.optuna.study='ours': each method searches a space",
+        ),
+    ],
+)
+def test_what_belongs_to_a_single_study_is_refused(tmp_path: Path, override: str, said: str) -> None:
+    (found,) = errors(write(tmp_path), override)
+    assert said in found
+
+
 def test_the_early_stopper_counts_seconds_in_the_proportion_of_its_factor(tmp_path: Path) -> None:
     path = write(tmp_path)
     graces = [cell.study.scheduler.grace_seconds for cell in load_comparison(path)[1]]

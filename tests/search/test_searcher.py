@@ -35,34 +35,30 @@ def past(number: int, outcome: Outcome, lr: float, **others: Any) -> PastTrial:
 
 
 @pytest.mark.parametrize(
-    ("last", "error", "state", "values"),
+    ("last", "state", "values"),
     [
-        (result(4, 0.5, "completed"), False, TrialState.COMPLETE, [0.5]),
-        (result(4, 0.5), False, TrialState.PRUNED, [0.5]),
-        (result(4, 0.5, "stopped_early"), False, TrialState.PRUNED, [0.5]),
-        (result(4, math.nan, "completed"), False, TrialState.FAIL, None),
-        (result(4, -math.inf, "completed"), False, TrialState.FAIL, None),
-        (result(4, None, "completed"), False, TrialState.FAIL, None),
-        (result(4, "0.5", "completed"), False, TrialState.FAIL, None),
-        ({"epoch": 4, "outcome": "completed"}, False, TrialState.FAIL, None),
-        (result(4, math.nan), False, TrialState.FAIL, None),
-        (result(4, 0.5, "diverged"), False, TrialState.FAIL, None),
-        (result(4, 0.5, "out_of_memory"), False, TrialState.FAIL, None),
-        (result(4, 0.5, "error"), False, TrialState.FAIL, None),
-        (result(4, 0.5, "lost"), False, TrialState.FAIL, None),
-        (result(4, 0.5, "interrupted"), False, TrialState.FAIL, None),
-        (result(4, 0.5, "completed"), True, TrialState.FAIL, None),
-        (None, True, TrialState.FAIL, None),
-        (None, False, TrialState.FAIL, None),
+        (result(4, 0.5, "completed"), TrialState.COMPLETE, [0.5]),
+        (result(4, 0.5), TrialState.PRUNED, [0.5]),
+        (result(4, 0.5, "stopped_early"), TrialState.PRUNED, [0.5]),
+        (result(4, math.nan, "completed"), TrialState.FAIL, None),
+        (result(4, -math.inf, "completed"), TrialState.FAIL, None),
+        (result(4, None, "completed"), TrialState.FAIL, None),
+        (result(4, "0.5", "completed"), TrialState.FAIL, None),
+        ({"epoch": 4, "outcome": "completed"}, TrialState.FAIL, None),
+        (result(4, math.nan), TrialState.FAIL, None),
+        (result(4, 0.5, "diverged"), TrialState.FAIL, None),
+        (result(4, 0.5, "out_of_memory"), TrialState.FAIL, None),
+        (result(4, 0.5, "error"), TrialState.FAIL, None),
+        (result(4, 0.5, "lost"), TrialState.FAIL, None),
+        (result(4, 0.5, "interrupted"), TrialState.FAIL, None),
+        (None, TrialState.FAIL, None),
     ],
 )
-def test_optuna_hears_the_truth(
-    last: dict[str, Any] | None, error: bool, state: TrialState, values: list[float] | None
-) -> None:
+def test_optuna_hears_the_truth(last: dict[str, Any] | None, state: TrialState, values: list[float] | None) -> None:
     searcher = StudySearcher(study(LR))
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 2.0))
-    searcher.on_trial_complete("a", last, error)
+    searcher.on_trial_complete("a", last)
     assert told(searcher) == (state, values)
 
 
@@ -80,6 +76,7 @@ def test_what_it_does_not_know_or_was_told_before_changes_nothing() -> None:
     searcher.suggest("a")
     searcher.on_trial_complete("a", result(4, 1.0, "completed"))
     searcher.on_trial_complete("a", None, error=True)
+    assert not searcher.on_trial_failed("a", Outcome.LOST)
     searcher.on_trial_result("a", result(5, 0.1))
     searcher.on_trial_complete("stranger", result(4, 1.0, "completed"))
     assert told(searcher) == (TrialState.COMPLETE, [1.0])
@@ -109,7 +106,7 @@ def test_two_objectives_have_their_directions() -> None:
 def test_configs_begin_with_the_starting_points_and_end_with_the_budget() -> None:
     searcher = StudySearcher(study(LR))
     configs = [searcher.suggest(str(index)) for index in range(7)]
-    assert configs[6] == Searcher.FINISHED
+    assert configs[6] is None  # one that runs may be lost
     assert [config["parameters"]["lr"] for config in configs[:2]] == [0.5, 0.25]  # type: ignore[index]
     first = dict(configs[0])
     seed = first.pop("seed")
@@ -119,7 +116,10 @@ def test_configs_begin_with_the_starting_points_and_end_with_the_budget() -> Non
         "phase": "search",
         "candidate": "",
         "parameters": {"lr": 0.5},
-        "resume_from": None,
+        "study": "small",
+        "attempt": 0,
+        "resume": False,
+        "epochs_known": 0,
     }
     assert isinstance(seed, int)
     assert {config["seed"] for config in configs[:6]} == {seed}  # type: ignore[index]
@@ -133,7 +133,7 @@ def test_a_resumed_study_makes_up_for_proposals_that_never_started() -> None:
     configs = [searcher.suggest(name) for name in "abcdef"]
     assert [config["number"] for config in configs[:5]] == [2, 1, 3, 4, 5]  # type: ignore[index]
     assert configs[1]["parameters"] == {"lr": 0.25}  # type: ignore[index]
-    assert configs[5] == Searcher.FINISHED
+    assert configs[5] is None
 
 
 def test_a_resumed_study_repeats_the_interrupted_and_no_finished_trial() -> None:
@@ -142,7 +142,7 @@ def test_a_resumed_study_repeats_the_interrupted_and_no_finished_trial() -> None
         past(1, Outcome.STOPPED_EARLY, 0.25, intermediate={1: 7.0}),
         past(3, Outcome.DIVERGED, 0.9, intermediate={1: math.nan}),
     ]
-    interrupted = past(2, Outcome.INTERRUPTED, 0.125, intermediate={1: 3.0}, checkpoint="/kept")
+    interrupted = past(2, Outcome.INTERRUPTED, 0.125, intermediate={1: 3.0}, attempt=1, epochs=3)
     searcher = StudySearcher(study(LR), [interrupted, *finished])
     assert [told(searcher, index) for index in range(3)] == [
         (TrialState.COMPLETE, [1.5]),
@@ -152,12 +152,12 @@ def test_a_resumed_study_repeats_the_interrupted_and_no_finished_trial() -> None
     again = searcher.suggest("a")
     assert again == {
         "trial": "0002", "number": 2, "phase": "search", "candidate": "",
-        "parameters": {"lr": 0.125}, "seed": 11, "resume_from": "/kept",
+        "parameters": {"lr": 0.125}, "seed": 11, "attempt": 2, "resume": True, "epochs_known": 3, "study": "small",
     }  # fmt: skip
     assert searcher.study.trials[3].params == {"lr": 0.125}
     names = [searcher.suggest(name) for name in "bcd"]
     assert [config["trial"] for config in names[:2]] == ["0004", "0005"]  # type: ignore[index]
-    assert names[2] == Searcher.FINISHED
+    assert names[2] is None
 
 
 def test_a_past_trial_of_a_conditional_space_finds_its_alternatives() -> None:
@@ -177,14 +177,13 @@ def test_close_leaves_no_trial_running(overrides: tuple[str, ...]) -> None:
     assert {trial.state for trial in searcher.study.trials} == {TrialState.FAIL}
 
 
-def test_can_be_pickled_and_saves_nothing(tmp_path: Any) -> None:
-    searcher = StudySearcher(study(LR))
+def test_what_tune_pickles_and_saves_of_it_is_nothing(tmp_path: Any) -> None:
+    """Its configuration may hold a password, and Tune writes its pickle to a folder of its own."""
+    searcher = StudySearcher(study(LR, "mlflow.tracking_uri='postgresql://ann:s3cret@db/mlflow'"))
     searcher.suggest("a")
     searcher.save_to_dir(str(tmp_path), "session")
     assert list(tmp_path.iterdir()) == []
-    copy = pickle.loads(pickle.dumps(searcher))
-    copy.on_trial_complete("a", result(4, 1.0, "completed"))
-    assert (told(copy)[0], told(searcher)[0]) == (TrialState.COMPLETE, TrialState.RUNNING)
+    assert b"s3cret" not in pickle.dumps(searcher)
 
 
 def test_making_a_study_leaves_optunas_logging_as_it_was() -> None:
@@ -194,6 +193,45 @@ def test_making_a_study_leaves_optunas_logging_as_it_was() -> None:
 
 
 def test_a_list_is_proposed_in_order() -> None:
-    searcher = ListSearcher([{"trial": "c0"}, {"trial": "c1"}])
-    assert [searcher.suggest(name) for name in "abc"] == [{"trial": "c0"}, {"trial": "c1"}, Searcher.FINISHED]
-    searcher.on_trial_complete("a", None, error=True)
+    configs = [{"trial": name, "attempt": 0, "resume": False, "epochs_known": 0} for name in ("c0", "c1")]
+    searcher = ListSearcher(configs, max_retries=1)
+    assert [searcher.suggest(name) for name in "abc"] == [*configs, None]
+    searcher.on_trial_complete("a", {"outcome": "completed"})
+    searcher.on_trial_complete("b", {"outcome": "completed"})
+    assert searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_a_lost_trial_is_proposed_again_until_its_retries_are_out() -> None:
+    searcher = StudySearcher(study(LR, "search.trials=1", "search.max_retries=2"))
+    first = searcher.suggest("a")
+    searcher.on_trial_result("a", result(1, 3.0))
+    for attempt, (before, name) in enumerate(["ab", "bc"], start=1):
+        searcher.on_trial_complete(before, None, error=True)
+        assert searcher.suggest("waits") is None  # until the class of the failure is known
+        assert searcher.on_trial_failed(before, Outcome.LOST)
+        assert searcher.suggest(name) == {**first, "attempt": attempt, "resume": True, "epochs_known": 1}  # type: ignore[dict-item]
+    searcher.on_trial_result("c", result(2, 2.0))
+    assert [trial.state for trial in searcher.study.trials] == [TrialState.RUNNING]
+    assert not searcher.on_trial_failed("c", Outcome.LOST)
+    assert told(searcher) == (TrialState.FAIL, None)
+    assert searcher.study.trials[0].intermediate_values == {1: 3.0, 2: 2.0}
+    assert searcher.suggest("d") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "again"),
+    [(Outcome.PREEMPTED, True), (Outcome.LOST, False), (Outcome.OUT_OF_MEMORY, False), (Outcome.ERROR, False)],
+)
+def test_the_class_of_a_failure_decides(outcome: Outcome, again: bool) -> None:
+    searcher = StudySearcher(study(LR, "search.trials=1", "search.max_retries=0"))
+    searcher.suggest("a")
+    assert searcher.on_trial_failed("a", outcome) == again
+    assert told(searcher)[0] is (TrialState.RUNNING if again else TrialState.FAIL)
+
+
+def test_a_trial_lost_before_the_study_was_interrupted_is_closed() -> None:
+    searcher = StudySearcher(study(LR, "search.trials=1"))
+    searcher.suggest("a")
+    assert searcher.on_trial_failed("a", Outcome.LOST)
+    searcher.close()
+    assert told(searcher) == (TrialState.FAIL, None)

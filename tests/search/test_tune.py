@@ -12,6 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from sngd_tune.search.scheduler import make_scheduler
 from sngd_tune.search.searcher import ListSearcher, StudySearcher
+from sngd_tune.tracking.callback import outcome_of_failure
 from tests.search.studies import HEAD, study
 
 #: The learning rate decides how a trial ends; the good ones come first, so that ASHA has something to compare with.
@@ -46,6 +47,16 @@ class Trainable(tune.Trainable):
         return {"epoch": epoch, "validation_loss": loss, "outcome": outcome, "done": outcome != "running"}
 
 
+class Failures(tune.Callback):
+    """The recorder's part: a searcher learns the class of a failure from it."""
+
+    def __init__(self, searcher: Any) -> None:
+        self._searcher = searcher
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        assert not self._searcher.on_trial_failed(trial.trial_id, outcome_of_failure(trial))
+
+
 def fit(searcher: Any, scheduler: Any, directory: Path, concurrent: int) -> tune.ResultGrid:
     tuner = tune.Tuner(
         tune.with_resources(Trainable, {"cpu": 1}),
@@ -60,6 +71,7 @@ def fit(searcher: Any, scheduler: Any, directory: Path, concurrent: int) -> tune
             name="run",
             storage_path=str(directory),
             verbose=0,
+            callbacks=[Failures(searcher)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -89,8 +101,8 @@ def test_every_end_of_a_trial_reaches_optuna(ray_session: None, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_list_runs_whole_and_two_at_a_time(ray_session: None, tmp_path: Path) -> None:
-    configs = [{"trial": f"c{index}", "parameters": {"lr": 0.1}, "seed": index} for index in range(5)]
-    results = fit(ListSearcher(configs), FIFOScheduler(), tmp_path, concurrent=2)
+    configs = [{"trial": f"c{index}", "parameters": {"lr": 0.1}, "seed": index, "attempt": 0} for index in range(5)]
+    results = fit(ListSearcher(configs, 0), FIFOScheduler(), tmp_path, concurrent=2)
     assert Counter(result.metrics["outcome"] for result in results) == {"completed": 5}
     assert sorted(result.config["trial"] for result in results) == [config["trial"] for config in configs]
 

@@ -1,7 +1,6 @@
 """An MLflow store that is ready: making one takes 2 s of migrations, a copy of it a millisecond."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,3 @@ def runs_dir(tmp_path: Path, migrated_store: Path) -> Path:
     runs.mkdir()
     shutil.copy(migrated_store, runs / "mlflow.db")
     return runs
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Wait until a condition holds, at most 20 s."""
-    import time
-
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, "the condition did not come to hold within 20 s"
-            time.sleep(0.02)
-
-    return wait

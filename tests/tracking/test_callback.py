@@ -53,9 +53,7 @@ def _trainable() -> type:
             self.reset_config(config)
 
         def reset_config(self, config: dict[str, Any]) -> bool:
-            self.config, self.epoch = config, 0
-            if config["resume_from"]:
-                self.load_checkpoint(config["resume_from"])
+            self.config, self.epoch = config, config["epochs_known"]
             return True
 
         def step(self) -> dict[str, Any]:
@@ -75,19 +73,14 @@ def _trainable() -> type:
                 "outcome": "completed" if done else "running",
                 "validation_loss": metrics.validation_loss,
                 "epoch_metrics": json.dumps([metrics.to_dict()]),
+                "checkpoint": f"/kept/{self.epoch}" if self.config["keeps"] else None,
                 "done": done,
             }
-
-        def save_checkpoint(self, directory: str) -> None:
-            (Path(directory) / "epoch.json").write_text(json.dumps(self.epoch))
-
-        def load_checkpoint(self, directory: str) -> None:
-            self.epoch = json.loads((Path(directory) / "epoch.json").read_text())
 
     return Three
 
 
-def _proposals(faults: list[str], resume_from: str | None) -> list[dict[str, Any]]:
+def _proposals(faults: list[str], **changes: Any) -> list[dict[str, Any]]:
     return [
         {
             "trial": f"{number:04d}",
@@ -96,7 +89,11 @@ def _proposals(faults: list[str], resume_from: str | None) -> list[dict[str, Any
             "candidate": "",
             "parameters": {"fault": fault},
             "seed": 7,
-            "resume_from": resume_from,
+            "attempt": 0,
+            "resume": False,
+            "epochs_known": 0,
+            "keeps": False,
+            **changes,
         }
         for number, fault in enumerate(faults)
     ]
@@ -108,31 +105,19 @@ def _fit(
     faults: list[str],
     *,
     retries: int = 0,
-    checkpoints: int = 0,
-    resume_from: str | None = None,
     stop: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> None:
     from ray import tune
-    from ray.tune.search import Searcher
 
-    class Fixed(Searcher):
-        def __init__(self) -> None:
-            super().__init__(metric="validation_loss", mode="min")
-            self.proposals = _proposals(faults, resume_from)
+    from sngd_tune.search.searcher import ListSearcher
 
-        def suggest(self, trial_id: str) -> Any:
-            return self.proposals.pop(0) if self.proposals else Searcher.FINISHED
-
-        def on_trial_complete(self, *args: Any, **kwargs: Any) -> None: ...
-
-        def save(self, path: str) -> None: ...
-
-        def restore(self, path: str) -> None: ...
-
+    searcher = ListSearcher(_proposals(faults, **changes), retries)
+    callback.ask(searcher.on_trial_failed)
     tune.Tuner(
         _trainable(),
         tune_config=tune.TuneConfig(
-            search_alg=Fixed(), metric="validation_loss", mode="min", num_samples=len(faults), reuse_actors=True
+            search_alg=searcher, metric="validation_loss", mode="min", num_samples=-1, reuse_actors=True
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -140,8 +125,7 @@ def _fit(
             verbose=0,
             stop=stop,
             callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=retries),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=checkpoints, checkpoint_at_end=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
 
@@ -182,13 +166,12 @@ def test_trials_end_as_what_happened_to_them(tmp_path: Path, caplog: pytest.LogC
 def test_a_killed_trial_is_tried_again_from_its_checkpoint_then_lost(tmp_path: Path) -> None:
     ledger, listener = new_ledger(tmp_path), Listener()
     callback = _callback(ledger, listener)
-    _fit(tmp_path, callback, ["kill"], retries=1, checkpoints=1)
+    _fit(tmp_path, callback, ["kill"], retries=1, keeps=True)
     (record,) = ledger.trials()
     assert record.outcome is Outcome.LOST
     assert record.attempt == 1
     assert record.epochs == 1
-    assert record.checkpoint is not None
-    assert (Path(record.checkpoint) / "epoch.json").read_text() == "1"
+    assert record.checkpoint == "/kept/1"
     assert [(event, attempt) for event, _, attempt, _ in listener.events] == [
         ("started", 0),
         ("epoch", 0),
@@ -205,19 +188,17 @@ def test_a_trial_that_was_stopped_is_stopped_early(tmp_path: Path) -> None:
 
 def test_a_resumed_trial_goes_on_counting(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path)
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    (checkpoint / "epoch.json").write_text("2")
-    before = ended(trial(), Outcome.INTERRUPTED, epochs=2, training_seconds=1.0, checkpoint=str(checkpoint))
+    before = ended(trial(), Outcome.INTERRUPTED, epochs=2, training_seconds=1.0, checkpoint="/kept/2")
     ledger.write_trial(before)
     ledger.write_epochs(before, [epoch(1), epoch(2)], [1.0, 2.0])
-    _fit(tmp_path, _callback(Ledger.open(ledger.directory)), ["none"], resume_from=str(checkpoint))
+    _fit(tmp_path, _callback(Ledger.open(ledger.directory)), ["none"], attempt=1, resume=True, epochs_known=2)
     (record,) = ledger.trials()
     assert (record.attempt, record.outcome, record.epochs) == (1, Outcome.COMPLETED, 3)
     assert ledger.epochs().select(["epoch", "attempt"]).to_pydict() == {"epoch": [1, 2, 3], "attempt": [0, 0, 1]}
 
 
-def test_a_full_ledger_ends_the_study_with_its_own_error(tmp_path: Path) -> None:
+def test_a_full_ledger_ends_the_study_with_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sngd_tune.tracking.files.PATIENCE_SECONDS", 0.0)
     ledger = new_ledger(tmp_path)
     callback = _callback(ledger)
     (ledger.directory / "ledger" / "epochs").rmdir()  # as good as a full disk, and stays so
@@ -232,7 +213,8 @@ class FakeTrial:
     """As much of Tune's trial as the callback looks at, where a run would cost seconds."""
 
     def __init__(self, number: int = 0) -> None:
-        self.config = _proposals([""] * (number + 1), None)[number]
+        self.config = _proposals([""] * (number + 1))[number]
+        self.trial_id = str(number)
         self.error_file = self.pickled_error_file = None
 
 

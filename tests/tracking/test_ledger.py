@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -194,9 +195,23 @@ def test_another_schema_version_is_refused_with_both_named(tmp_path: Path) -> No
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"ledger_version": 1}', "not json"])
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
     ledger = new_ledger(tmp_path)
-    (ledger.directory / "study.json").write_text(content)
+    for name in ("study.json", ".study.json"):
+        (ledger.directory / name).write_text(content)
     with pytest.raises(LedgerError, match=r"study\.json"):
         Ledger.open(ledger.directory)
+
+
+@pytest.mark.parametrize("content", ["", '{"ledger_version": 1}', "not json"])
+def test_a_damaged_manifest_is_taken_from_its_copy(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = new_ledger(tmp_path)
+    manifest = ledger.directory / "study.json"
+    whole = manifest.read_bytes()
+    manifest.write_text(content)
+    assert Ledger.open(ledger.directory).manifest == ledger.manifest
+    assert manifest.read_bytes() == whole
+    assert f"{manifest}: damaged" in caplog.text
 
 
 def test_the_manifest_brings_the_configuration_back(tmp_path: Path) -> None:
@@ -246,7 +261,20 @@ def test_leftovers_of_a_killed_writer_are_not_read(tmp_path: Path) -> None:
     assert ledger.trials() == [last]
 
 
-def test_an_unwritable_ledger_says_so(tmp_path: Path) -> None:
+def test_a_folder_that_is_away_is_waited_for_and_not_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = new_ledger(tmp_path)
+    trials, away = ledger.directory / "ledger" / "trials", tmp_path / "away"
+    trials.rename(away)
+    back = threading.Timer(1.0, lambda: away.rename(trials))
+    back.start()
+    ledger.write_trial(trial())
+    back.join()
+    assert f"{trials}: away (No such file or directory)" in caplog.text
+    assert len(ledger.trials()) == 1
+
+
+def test_an_unwritable_ledger_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sngd_tune.tracking.files.PATIENCE_SECONDS", 0.0)
     ledger = new_ledger(tmp_path)
     (ledger.directory / "ledger" / "trials").rmdir()
     with pytest.raises(LedgerError, match="cannot be written"):

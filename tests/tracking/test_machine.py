@@ -51,9 +51,10 @@ def test_the_manifest_keeps_the_machine(tmp_path: Path) -> None:
 
 
 def _rewrite(ledger: Ledger, **changes: object) -> None:
-    path = ledger.directory / "study.json"
-    values = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+    for name in ("study.json", ".study.json"):
+        path = ledger.directory / name
+        values = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
 
 
 def test_a_ledger_of_before_the_machine_was_recorded_opens(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.outcome import Outcome
+from sngd_tune.redaction import redact
 from sngd_tune.tracking.client import MirrorError, connect, default_tracking_uri
 from sngd_tune.tracking.entries import MARK, epoch_metrics, parameters, run_name, run_status
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.mirror import Mirror, SyncResult
-from sngd_tune.tracking.redaction import redact
 from sngd_tune.tracking.sync import sync_study
 from tests.tracking.runs import Runs, assert_mirrors
 from tests.tracking.samples import ended, epoch, new_ledger, times, trial, write
@@ -248,6 +248,7 @@ def test_a_dead_server_is_reported_soon_and_without_its_password(ledger: Ledger)
         ("see http://:token@host and https://a:b@c.", "see http://:***@host and https://a:***@c."),
         ("sqlite:////runs/mlflow.db", "sqlite:////runs/mlflow.db"),
         ('"http://a:p@ss@host/x"', '"http://a:***@host/x"'),
+        ("mysql://host/db?user=a&Password=b&x=1", "mysql://host/db?user=a&Password=***&x=1"),
     ],
 )
 def test_passwords_are_redacted(url: str, shown: str) -> None:

@@ -10,9 +10,13 @@ import pytest
 import torch
 from ray import tune
 
+from sngd_tune.errors import PreemptedError
 from sngd_tune.gate import make_gate
+from sngd_tune.notice import give_notice
 from sngd_tune.records.metrics import OBJECTIVES
-from sngd_tune.trainables import TrialPlan, TrialTrainable
+from sngd_tune.storage import open_place
+from sngd_tune.trainables.plan import TrialPlan
+from sngd_tune.trainables.trial import TrialTrainable
 from tests.examples.faults import DIVERGES, RAISES, RUNS_OUT_OF_MEMORY
 from tests.examples.moons import MOONS
 from tests.studies import FAULTS, ROOT
@@ -21,7 +25,7 @@ EPOCHS = 4
 
 
 @pytest.fixture
-def plan(ray_session: None) -> TrialPlan:
+def plan(ray_session: None, tmp_path: Path) -> TrialPlan:
     import ray
 
     gate = make_gate()
@@ -30,8 +34,10 @@ def plan(ray_session: None) -> TrialPlan:
         workload=f"{FAULTS}:Faulty",
         import_path=str(ROOT),
         epochs=EPOCHS,
+        checkpoints=open_place(tmp_path),
         checkpoint_seconds=0.0,
         threads=1,
+        gpus=0.0,
         seconds=None,
         epoch_examples=None,
         decisions=tuple(range(1, EPOCHS)),
@@ -56,7 +62,8 @@ def make(plan: TrialPlan) -> Callable[..., TrialTrainable]:
 
 
 def config(batch_size: int = 100, **changes: Any) -> dict[str, Any]:
-    values = {"trial": "0000", "number": 0, "phase": "search", "candidate": "", "seed": 5, "resume_from": None}
+    values = {"trial": "0000", "number": 0, "phase": "search", "candidate": "", "seed": 5}
+    values |= {"study": "faulty", "attempt": 0, "resume": False, "epochs_known": 0}
     return {**values, "parameters": {"lr": 0.05, "batch_size": batch_size, "fisher_interval": 3}, **changes}
 
 
@@ -76,13 +83,13 @@ def test_results_are_flat_and_end_with_the_outcome(make: Callable[..., TrialTrai
     assert [result["epoch"] for result in results] == [1, 2, 3, 4]
     assert [result["outcome"] for result in results] == ["running"] * 3 + ["completed"]
     assert all(isinstance(result[name], float) for result in results for name in OBJECTIVES)
-    assert [result["should_checkpoint"] for result in results] == [True] * 3 + [False]
+    assert [Path(result["checkpoint"]).name[:11] for result in results] == [f"0000-{i:06d}" for i in (1, 2, 3, 3)]
 
 
 def test_without_decisions_a_short_trial_is_one_result(make: Callable[..., TrialTrainable]) -> None:
     (result,) = to_the_end(make(config(), decisions=(), checkpoint_seconds=60.0))
     assert [metrics["epoch"] for metrics in json.loads(result["epoch_metrics"])] == [1, 2, 3, 4]
-    assert not result["should_checkpoint"]
+    assert result["checkpoint"] is None
 
 
 @pytest.mark.filterwarnings("ignore:.* NaN or infinity; it is left out")
@@ -116,22 +123,68 @@ def test_parameters_that_are_wrong_are_an_outcome_too(make: Callable[..., TrialT
     assert "lr=-1.0: must be > 0" in result["error"]
 
 
-@pytest.mark.parametrize("way", ["load_checkpoint", "resume_from"])
-def test_a_checkpoint_brings_the_same_trajectory(make: Callable[..., TrialTrainable], tmp_path: Path, way: str) -> None:
-    expected = losses(to_the_end(make(config())))
+def again(**changes: Any) -> dict[str, Any]:
+    return config(attempt=1, resume=True, **changes)
+
+
+def test_an_attempt_goes_on_from_the_newest_checkpoint(make: Callable[..., TrialTrainable], tmp_path: Path) -> None:
+    expected = losses(to_the_end(make(config(trial="whole"))))
     begun = make(config())
     first = [begun.step(), begun.step()]
-    begun.save_checkpoint(str(tmp_path))
-    (file,) = tmp_path.iterdir()
-    torch.load(file, weights_only=True)  # tensors and numbers only: no pickle of ours
-    if way == "load_checkpoint":  # Tune's retry of a lost process
-        again = make(config())
-        again.load_checkpoint(str(tmp_path))
-    else:  # a resumed study
-        again = make(config(resume_from=str(tmp_path)))
-    rest = to_the_end(again)
+    for file in (tmp_path / "faulty" / "0000").iterdir():
+        torch.load(file, weights_only=True)  # tensors and words only: no pickle of ours
+    rest = to_the_end(make(again(epochs_known=2)))
     assert [result["epoch"] for result in rest] == [3, 4]
     assert losses(first) + losses(rest) == expected
+
+
+@pytest.mark.parametrize(("known", "told"), [(0, [1, 2, 3]), (1, [2, 3]), (2, [3]), (7, [3])])
+def test_what_the_driver_has_not_heard_is_reported_again(
+    make: Callable[..., TrialTrainable], known: int, told: list[int]
+) -> None:
+    begun = make(config())
+    heard = losses([begun.step(), begun.step()])
+    result = make(again(epochs_known=known)).step()
+    metrics = json.loads(result["epoch_metrics"])
+    assert [each["epoch"] for each in metrics] == told
+    assert [each["training_loss"] for each in metrics[:-1]] == heard[known:]
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    make: Callable[..., TrialTrainable], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = make(config())
+    heard = losses([begun.step(), begun.step()])
+    newest = max((tmp_path / "faulty" / "0000").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    result = make(again(epochs_known=2)).step()
+    assert result["epoch"] == 2
+    assert losses([result]) == heard[1:]
+    assert f"{newest}: damaged" in caplog.text
+
+
+def test_storage_that_is_away_costs_no_trial(
+    make: Callable[..., TrialTrainable], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = tmp_path / "away"
+    results = to_the_end(make(config(), checkpoints=open_place(away)))
+    assert (results[-1]["outcome"], results[-1]["checkpoint"]) == ("completed", None)
+    assert "no checkpoint can be written" in caplog.text
+    assert not away.exists()
+
+
+def test_notice_makes_a_trial_leave_with_a_checkpoint(
+    make: Callable[..., TrialTrainable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("SNGD_TUNE_NOTICES", str(tmp_path / "notices"))
+    trainable = make(config(), checkpoint_seconds=60.0)
+    trainable.step()
+    give_notice(ray.get_runtime_context().get_node_id())
+    with pytest.raises(PreemptedError, match="trial 0000 leaves"):
+        trainable.step()
+    assert [file.name[:11] for file in (tmp_path / "faulty" / "0000").iterdir()] == ["0000-000002"]
 
 
 def test_a_confirmation_alone_sees_the_test_set(make: Callable[..., TrialTrainable], plan: TrialPlan) -> None:

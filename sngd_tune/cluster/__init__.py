@@ -1,0 +1,1 @@
+"""Ray: where a study runs."""

@@ -1,0 +1,1 @@
+"""Ray adapters around `training`: what Tune runs as a trial."""
