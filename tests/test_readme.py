@@ -52,6 +52,21 @@ def test_names_in_the_readme_exist():
         assert re.search(rf"^{target}:", targets, flags=re.MULTILINE), target
 
 
+def test_the_tests_that_the_table_of_faults_names_exist():
+    tests = README.parent / "tests"
+    defined = {
+        name for path in tests.rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    named = {
+        name
+        for line in README.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+        for name in re.findall(r"`(test_\w{20,})`", line)
+    }
+    assert len(named) >= 18
+    assert named <= defined
+
+
 def test_first_screen_has_the_two_commands():
     first = README.read_text(encoding="utf-8").splitlines()[:12]
     assert any(line.startswith("make demo") for line in first)

@@ -23,6 +23,7 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     # Our callback and progress report; Ray's own loggers and their files would cost more than a short trial.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger has them, and a trial that was lost runs again
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: the ledger is closed before anything ends
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # The ledger is the source of truth; Tune's own snapshot of the experiment is never read.
@@ -55,6 +56,7 @@ def ray_session(address: str | None = None, working_dir: Path | None = None) -> 
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # its list of trials that "did not complete"
     import ray
 
     if ray.is_initialized():
