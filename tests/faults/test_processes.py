@@ -3,20 +3,11 @@
 import pytest
 
 from sngd_tune.tracking.ledger import Ledger
+from tests.commands import invoke
 from tests.faults.disturbed import Disturbed, finish
 from tests.faults.nodes import lives, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def test_a_killed_trial_goes_on_from_its_last_checkpoint(disturbed: Disturbed, calm: Ledger) -> None:
-    with disturbed.run() as driver:
-        disturbed.await_two_at_work(driver)
-        next(iter(disturbed.nodes.trials().values())).kill()
-        finish(driver)
-    disturbed.assert_as_if_nothing_had_happened(calm)
-    (again,) = disturbed.trained_again.values()
-    assert again <= 1, "more than a checkpoint's interval was lost"
 
 
 def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken(disturbed: Disturbed, calm: Ledger) -> None:
@@ -79,6 +70,7 @@ def test_a_killed_driver_is_resumed_and_a_second_resume_refused(disturbed: Distu
         disturbed.await_middle(driver)
         driver.kill()
         driver.communicate()
+    assert "abandoned by process" in invoke("status", disturbed.directory)[1]
     before = disturbed.finished
     with disturbed.resume() as driver:
         until(lambda: f'"pid": {driver.pid},' in (disturbed.directory / ".holder.json").read_text(), driver)
