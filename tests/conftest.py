@@ -1,6 +1,7 @@
 """What several parts of the suite share."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.s3 import CREDENTIALS, S3Server, serving
 # Before torch is imported, here and in what the tests start. The problems are tiny, and its threads would wait for each
 # other: on a busy machine of two cores the suite takes five times as long with two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Programs of the environment that the tests run in, whether it is activated or not.
+os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
 # Before any import of Ray, which reads them once. A cluster of the tests takes no token from the home directory.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
