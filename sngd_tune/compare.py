@@ -24,6 +24,7 @@ from sngd_tune.cluster.head import head_watched
 from sngd_tune.cluster.resources import check_resources
 from sngd_tune.cluster.session import ray_session
 from sngd_tune.confirmation import confirmations
+from sngd_tune.energy.watts import named_watts
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.launch import check_optuna_storage, load_splits, module_folder, unused_removed
 from sngd_tune.records.comparison import Cell, ComparisonConfig, WorkloadBudget
@@ -87,6 +88,7 @@ def run_comparison(
     """
     targets = check_comparison(config, cells)
     check_optuna_storage(cells[0].study)
+    named_watts()  # a wrong one is told here, and not by every trial
     ComparisonManifest.check_absent(directory)
     Manifest.check_absent(directory)
     manifest = ComparisonManifest.new(config, targets, cells)
@@ -118,6 +120,7 @@ def resume_comparison(
     """
     manifest = ComparisonManifest.read(directory)
     check_optuna_storage(manifest.cells[0].study)
+    named_watts()  # a wrong one is told here, and not by every trial
     folder = module_folder(budget.workload for budget in manifest.config.workloads)
     with hold(directory), ray_session(address, folder), head_watched(address, directory):
         check_resources(manifest.config.search.resources)

@@ -1,4 +1,4 @@
-"""GPUs as NVIDIA's driver sees them (NVML), and what a trial that shares one does about its memory.
+"""GPUs as NVIDIA's driver sees them (NVML), what a trial that shares one does about its memory, and their energy.
 
 Ray gives out shares of a GPU by counting; it neither knows nor enforces memory. So a trial waits until its share is
 free, since the memory of a process that was killed comes back seconds later, or never, where a child of it lives on
@@ -19,12 +19,13 @@ from typing import Any
 
 from sngd_tune.errors import GpuMemoryError
 
-__all__ = ["CONTEXT_BYTES", "Gpu", "GpuProcess", "limit_memory", "read_gpus", "wait_for_memory"]
+__all__ = ["CONTEXT_BYTES", "Gpu", "GpuProcess", "energy_counter", "limit_memory", "read_gpus", "wait_for_memory"]
 
 #: What a process takes on a GPU beside what torch's allocator holds: CUDA's context and the kernels of its libraries.
 CONTEXT_BYTES = 500_000_000
 
 _GB = 1e9
+_MILLI = 1000.0
 #: How much of its share a trial must find: drivers keep some of a GPU for themselves.
 _LEAST = 0.9
 _LOOK_SECONDS = 0.5
@@ -82,6 +83,37 @@ def read_gpus() -> list[Gpu]:
         return [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     finally:
         nvml.nvmlShutdown()
+
+
+def energy_counter(uuid: str) -> Callable[[], float] | None:
+    """Reads what a GPU has used since its driver was loaded (J); it raises OSError once NVML has lost the GPU.
+
+    NVML stays open for the life of the process: to open it takes milliseconds, to read takes microseconds.
+
+    Args:
+        uuid: ``GPU-…``; a MIG instance's is none of a GPU's, since only the whole board has a counter.
+
+    Returns:
+        None where NVML, its package, the GPU or its counter (Volta and later) is missing.
+    """
+    try:
+        import pynvml as nvml
+    except ImportError:
+        return None
+
+    def read() -> float:
+        try:
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / _MILLI
+        except nvml.NVMLError as error:
+            raise OSError(f"{uuid}: no energy from NVML ({error})") from error
+
+    try:
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        read()
+    except (nvml.NVMLError, OSError):
+        return None
+    return read
 
 
 def wait_for_memory(share: float, seconds: float, read: Callable[[], Sequence[Gpu]] = read_gpus) -> None:

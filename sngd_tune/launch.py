@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sngd_tune.cluster.head import head_watched
 from sngd_tune.cluster.session import ray_session
+from sngd_tune.energy.watts import named_watts
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.study import StudyConfig
@@ -66,6 +67,7 @@ def run_study(
     folder = module_folder([config.workload], working_dir)
     splits = load_splits(config)
     check_optuna_storage(config)
+    named_watts()  # a wrong one is told here, and not by every trial
     place = run_place(config.storage, directory)
     with unused_removed(directory), hold(directory):
         Manifest.check_absent(directory)
@@ -107,6 +109,7 @@ def resume_study(
     here = config if data_dir is None else config.model_copy(update={"data_dir": str(data_dir)})
     splits = load_splits(here)
     check_optuna_storage(config)
+    named_watts()  # a wrong one is told here, and not by every trial
     place = run_place(storage or config.storage, directory)
     with (
         hold(directory),
@@ -168,7 +171,7 @@ def load_splits(
     """
     wanted = {*config.objectives, *metrics}, {*config.fishers, *fishers}, {*config.patterns, *patterns}
     splits = load_data(config.workload, config.data_dir, *wanted)
-    return splits.with_validation(config.validation_examples)
+    return splits.with_training(config.training_examples).with_validation(config.validation_examples)
 
 
 def check_optuna_storage(config: StudyConfig) -> None:

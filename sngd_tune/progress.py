@@ -17,7 +17,7 @@ from sngd_tune.records.ranking import rank
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial_record import TrialRecord
 
-__all__ = ["LiveProgress", "PlainProgress", "Tally", "make_progress"]
+__all__ = ["GivenTally", "LiveProgress", "PlainProgress", "Tally", "make_progress"]
 
 
 @dataclass
@@ -120,6 +120,21 @@ class Tally:
         return f"about {minutes}:{rest:02d} left"
 
 
+class GivenTally(Tally):
+    """Of trials that are given and not searched: none is the best."""
+
+    @classmethod
+    def of_trials(
+        cls, name: str, studies: Sequence[StudyConfig], expected: int, past: Iterable[TrialRecord] = ()
+    ) -> Self:
+        """So many trials of some studies."""
+        return cls(name, {study.name: study.objectives for study in studies}, expected, _by_name(past))
+
+    def best_text(self) -> str:
+        """Nothing."""
+        return ""
+
+
 class PlainProgress(StudyListener):
     """One line for each finished trial.
 
@@ -155,7 +170,7 @@ class PlainProgress(StudyListener):
         tally.note(record)
         text = f"{tally.heading}{finished_text(record, tally.objectives[record.study])}"
         parts = [f"{tally.finished}/{tally.total}", text, tally.best_text()]
-        self._write("  ".join([*parts, tally.left_text()]).rstrip())
+        self._write("  ".join(filter(None, [*parts, tally.left_text()])))
 
 
 class LiveProgress(PlainProgress):

@@ -12,6 +12,9 @@ from sngd_tune.records.importance import Importance
 from sngd_tune.report.comparison.figures import write_comparison_figures
 from sngd_tune.report.comparison.page import write_comparison_page
 from sngd_tune.report.comparison.summary import ComparisonReport, MethodResults, WorkloadResults, summarize_comparison
+from sngd_tune.report.decision.decide import decide
+from sngd_tune.report.decision.economy import devices
+from sngd_tune.report.decision.values import Basis, Decision, Terms
 from sngd_tune.report.setup import machine_section
 from sngd_tune.search.importance import importances as find_importances
 from sngd_tune.tracking.client import MirrorError
@@ -23,7 +26,14 @@ from sngd_tune.tracking.manifest import Manifest
 from sngd_tune.tracking.mirror import SyncResult
 from sngd_tune.tracking.sync import sync_study
 
-__all__ = ["comparison_report", "comparison_results", "sync_comparison", "write_comparison", "write_page_of"]
+__all__ = [
+    "comparison_report",
+    "comparison_results",
+    "decision_report",
+    "sync_comparison",
+    "write_comparison",
+    "write_page_of",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +61,13 @@ def comparison_report(directory: Path) -> ComparisonReport:
     """
     manifest = ComparisonManifest.read(directory)
     return _summary(manifest, comparison_results(directory, manifest))
+
+
+def decision_report(directory: Path, terms: Terms) -> Decision:
+    """The decision on the comparison in `directory`, finished or not. Raises as `comparison_report`."""
+    manifest = ComparisonManifest.read(directory)
+    results = comparison_results(directory, manifest)
+    return decide(_summary(manifest, results), results, _basis(directory, manifest, results), terms)
 
 
 def write_comparison(directory: Path, manifest: ComparisonManifest) -> int:
@@ -117,6 +134,22 @@ def _page(
             importances.setdefault(cell.workload, {})[cell.method] = found
             machine = machine or machine_section(ledger, sorted({record.host for record in ledger.trials()}))
     return write_comparison_page(file, report, results, importances, machine)
+
+
+def _basis(directory: Path, manifest: ComparisonManifest, results: Sequence[WorkloadResults]) -> Basis:
+    ledgers = (_ledger(directory, cell) for cell in manifest.cells)
+    first = next((ledger.manifest for ledger in ledgers if ledger is not None), None)
+    methods = [method for workload in results for method in workload.methods.values()]
+    records = [record for method in methods for record in method.trials]
+    return Basis(
+        machine=first.machine if first else None,
+        hosts=tuple(sorted({record.host for record in records if record.host})),
+        versions={"sngd_tune": manifest.code_version, **(first.versions if first else {})},
+        created=manifest.created,
+        trials=sum(record.phase == "search" for record in records),
+        trainings=sum(record.phase == "confirm" for record in records),
+        device_seconds=sum(devices(each.config) * r.training_seconds for each in methods for r in each.trials),
+    )
 
 
 def _summary(manifest: ComparisonManifest, results: Iterable[WorkloadResults]) -> ComparisonReport:

@@ -45,6 +45,7 @@ class TrialRunner:
         scheduler: Any,
         recorder: Recorder,
         seconds: float | None = None,
+        at_a_time: int | None = None,
     ) -> None:
         """Run the trials of a phase to their end.
 
@@ -55,13 +56,14 @@ class TrialRunner:
             scheduler: Tune's early stopper.
             recorder: Tune's callback, which knows what happened to each trial.
             seconds: of wall-clock after which what still runs is stopped.
+            at_a_time: trials at most that run at once; None: as many as there is room for.
 
         Raises:
             LedgerError: a record cannot be written.
         """
         from ray import tune
 
-        slots = trial_slots(self._search.resources)
+        slots = min(trial_slots(self._search.resources), at_a_time or trials)
         self._gate.expect.remote(phase, min(slots, trials))
         recorder.ask(searcher.on_trial_failed)
         outcome = Outcome.INTERRUPTED
@@ -75,8 +77,9 @@ class TrialRunner:
                     num_samples=-1,
                     time_budget_s=seconds,
                     reuse_actors=True,
-                    # One proposal ahead, so that an actor that comes free has its next trial at once.
-                    max_concurrent_trials=slots + 1,
+                    # One proposal ahead, so that an actor that comes free has its next trial at once; Tune would
+                    # start it where there is room.
+                    max_concurrent_trials=slots + (at_a_time is None),
                 ),
                 run_config=tune.RunConfig(
                     name=phase,

@@ -9,6 +9,7 @@ Three things are no joint batch's: batch normalization sees a rank's own part, d
 and a pass leaves out what ranks cannot share (`batches`).
 """
 
+import dataclasses
 import inspect
 import math
 import warnings
@@ -26,9 +27,11 @@ from sngd_tune.core.distributed import Ranks
 from sngd_tune.core.optimizer import SNGD
 from sngd_tune.core.snapshots import Snapshot
 from sngd_tune.core.stopwatch import Stopwatch
+from sngd_tune.energy.meter import energy_meter
 from sngd_tune.lr_schedule import LrSchedule
 from sngd_tune.memory import PeakMemory
 from sngd_tune.methods import build, local_fishers, output_observer
+from sngd_tune.records.energy import SOURCES, Energy, total
 from sngd_tune.records.metrics import EpochMetrics, LayerDiagnostics
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.workloads.likelihood import required_likelihood
@@ -65,6 +68,7 @@ class Training:
         workload: model and loss.
         splits: its data; shared arrays are read, never written.
         device: default the first GPU where there is one, else the CPU.
+        gpu_share: of a GPU that this process was given, by which it counts the GPU's energy as its own.
 
     Raises:
         ConfigurationError: the trial's Fisher matrix needs a likelihood, and the workload has none; its method or its
@@ -72,7 +76,12 @@ class Training:
     """
 
     def __init__(
-        self, trial: TrialConfig, workload: Workload, splits: Splits, device: torch.device | str | None = None
+        self,
+        trial: TrialConfig,
+        workload: Workload,
+        splits: Splits,
+        device: torch.device | str | None = None,
+        gpu_share: float = 1.0,
     ):
         self.trial = trial
         self._workload = workload
@@ -94,6 +103,8 @@ class Training:
         self._schedule = LrSchedule(self.optimizer, trial.optimizer.lr_schedule)
         self._watch = Stopwatch(self._device)
         self._memory = PeakMemory(self._device)
+        self._meter = energy_meter(self._device, gpu_share)
+        self._energy = self._meter.nothing  # used so far, by all ranks; None once it is not known
         self._fishers = local_fishers(self.model, self.optimizer)
         for fisher in self._fishers.values():
             fisher.stopwatch = self._watch
@@ -121,7 +132,9 @@ class Training:
         self._watch.seconds.clear()
         self._draw_apart()
         refreshes = sum(fisher.refreshes for fisher in self._fishers.values())
-        loss, examples, norms = self._train_epoch()
+        with self._meter:
+            loss, examples, norms = self._train_epoch()
+        self._energy = total([self._energy, self._of_all_ranks(self._meter.energy)])
         self.epochs += 1
         self._seconds = self._now
         seconds = {part: self._watch.seconds.get(part, 0.0) for part in _PARTS}
@@ -146,6 +159,8 @@ class Training:
             update_norm=norms[1],
             peak_memory_bytes=int(self._ranks.largest(self._memory.read(), self._device)),
             examples_per_second=examples / max(sum(seconds.values()), 1e-9),
+            energy_joules=None if self._energy is None else self._energy.joules,
+            energy_source=None if self._energy is None else self._energy.source,
             layers=self._diagnose() if finite else (),
         )
 
@@ -159,6 +174,7 @@ class Training:
             "epochs": self.epochs,
             "steps": self._steps,
             "seconds": self._seconds,
+            "energy": None if self._energy is None else dataclasses.asdict(self._energy),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -171,6 +187,8 @@ class Training:
             torch.cuda.set_rng_state(state["random"][-1].cpu(), self._device)
         self.epochs, self._steps, self._seconds = state["epochs"], state["steps"], state["seconds"]
         self._now = self._seconds
+        energy = state.get("energy")  # not in checkpoints of before it was measured
+        self._energy = None if energy is None else Energy(**energy)
 
     def _random_states(self) -> list[Tensor]:
         """Torch's global generators, which layers such as dropout draw from."""
@@ -187,6 +205,12 @@ class Training:
         """Where time counts, all ranks go by the clock of the first: none may leave a loop alone."""
         now = self._seconds + sum(self._watch.seconds.values())
         self._now = now if self.trial.seconds is None else self._ranks.first(now, self._device)
+
+    def _of_all_ranks(self, energy: Energy | None) -> Energy | None:
+        """The sum over the ranks; None where one does not know its own, or has it from another source."""
+        own = [energy.joules if energy is not None and energy.source == source else math.nan for source in SOURCES]
+        joules = zip(self._ranks.sum(own, self._device), SOURCES, strict=True)
+        return next((Energy(each, source) for each, source in joules if not math.isnan(each)), None)
 
     @property
     def _time_is_over(self) -> bool:
@@ -217,6 +241,7 @@ class Training:
             norms = found if measured else norms
             total += loss * len(indices)
             seen += len(indices)
+            self._meter.look()
             over = i == self._steps_per_epoch or self._time_is_over
             if (over or i % _LOSS_CHECK == 1) and not self._ranks.all_agree(bool(total.isfinite()), self._device):
                 return math.nan, seen * self._ranks.size, norms

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 MOONS, FAULTS = "tests.examples.moons:Moons", "tests.examples.faults"
 
 #: What differs from run to run with nothing being wrong.
-_NOISE = ("seconds", "memory", "per_second")
+_NOISE = ("seconds", "joules", "memory", "per_second")
 
 
 def study(**changes: Any) -> StudyConfig:

@@ -41,8 +41,8 @@ def run(splits: Splits, config: TrialConfig, workload: Workload = DIGITS) -> lis
 
 
 def timeless(metrics: EpochMetrics) -> dict[str, float]:
-    """What has to repeat: everything but times, memory and speed."""
-    noisy = ("seconds", "memory", "per_second")
+    """What has to repeat: everything but times, energy, memory and speed."""
+    noisy = ("seconds", "joules", "memory", "per_second")
     return {name: value for name, value in metrics.scalars().items() if not any(word in name for word in noisy)}
 
 

@@ -40,7 +40,7 @@ def test_two_ranks_train_as_one_process_does_on_the_joint_batches(ranks: list[di
     for metrics, expected in zip(measured, (metrics.scalars() for metrics in epochs), strict=True):
         assert metrics.keys() == expected.keys()
         for name, value in expected.items():
-            if not any(word in name for word in ("seconds", "memory", "per_second")):
+            if not any(word in name for word in ("seconds", "joules", "memory", "per_second")):
                 assert metrics[name] == pytest.approx(value, rel=TOLERANCE.get(name, 1e-7)), name
     for one, other in zip(found, parameters(training), strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-7
@@ -79,3 +79,8 @@ def test_all_ranks_end_by_the_clock_of_the_first(ranks: list[dict[str, Any]]) ->
 
 def test_the_statistics_of_batch_normalization_are_the_first_ranks(ranks: list[dict[str, Any]]) -> None:
     assert all(map(torch.equal, ranks[0]["buffers"], ranks[1]["buffers"]))
+
+
+def test_energy_is_the_sum_over_the_ranks_and_never_of_two_sources(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["energy"] == [{"joules": 6.0, "source": "nvml"}, None]

@@ -2,17 +2,21 @@
 
 import dataclasses
 import io
+import itertools
 import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sngd_tune.core.distributed import Ranks
+from sngd_tune.energy.counters import GpuCounter
+from sngd_tune.energy.meter import EnergyMeter
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.training import Training
@@ -127,6 +131,19 @@ def _drawn() -> float:
     return float(torch.rand(()))
 
 
+def _energy(rank: int) -> list[dict[str, Any] | None]:
+    """Of ranks that use 1 J and 2 J an epoch: with GPUs of their own, then one of them with half a GPU."""
+    found = []
+    for share in (1.0, 1.0 if rank == 0 else 0.5):
+        joules = itertools.count(step=(rank + 1) / share)
+        meter = EnergyMeter(GpuCounter(joules.__next__, share))
+        with mock.patch("sngd_tune.training.energy_meter", return_value=meter):
+            epochs, _ = run(config(epochs=2, optimizer="sgd", lr=0.1), Moons())
+        energy = epochs[-1].energy
+        found.append(None if energy is None else dataclasses.asdict(energy))
+    return found
+
+
 def main(rank: int, world: int, directory: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -139,6 +156,7 @@ def main(rank: int, world: int, directory: Path) -> None:
         "resumed": _resumed(rank, directory),
         "diverged": _diverged(),
         "drawn": _drawn(),
+        "energy": _energy(rank),
         "timed": [(metrics.steps, metrics.training_seconds, metrics.validation_loss) for metrics in timed],
         "buffers": list(normalized.model.buffers()),
     }

@@ -17,7 +17,9 @@ from sngd_tune.cli import (  # noqa: F401 - they register their commands
     comparison,
     data,
     jobs,
+    plan,
     results,
+    scale,
     service,
     study,
 )

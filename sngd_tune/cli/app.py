@@ -25,8 +25,8 @@ class Code(IntEnum):
 
 #: The commands as `--help` lists them: in the order in which one meets them.
 _COMMANDS = (
-    *("run", "validate", "status", "resume", "auto", "compare", "report", "ui", "sync", "data", "doctor", "bench"),
-    *("cluster", "submit", "jobs"),
+    *("run", "validate", "status", "resume", "auto", "compare", "scale", "plan", "report", "ui", "sync", "data"),
+    *("doctor", "bench", "cluster", "submit", "jobs"),
 )
 
 

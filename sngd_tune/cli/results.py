@@ -7,7 +7,9 @@ import typer
 
 from sngd_tune.cli.app import app
 from sngd_tune.cli.comparison import holds_comparison, print_comparison
+from sngd_tune.cli.decision import Currency, DecisionFlag, DeviceHour, Kwh, Lang, TrainingsPerMonth, report_decision
 from sngd_tune.cli.options import ReportFormat, RunDirectory
+from sngd_tune.cli.scale import holds_scaling, report_scaling
 from sngd_tune.display import print_json, print_renderable, say
 from sngd_tune.errors import ConfigurationError
 
@@ -20,8 +22,27 @@ def report(
     output: Annotated[
         ReportFormat, typer.Option("--format", help="How data is printed; markdown: the table of a comparison.")
     ] = ReportFormat.TABLE,
+    decision: DecisionFlag = False,
+    trainings_per_month: TrainingsPerMonth = None,
+    price_per_device_hour: DeviceHour = None,
+    price_per_kwh: Kwh = None,
+    currency: Currency = None,
+    lang: Lang = None,
 ) -> None:
     """Print what a study or a comparison found, from its ledgers alone."""
+    terms = {
+        "trainings_per_month": trainings_per_month,
+        "price_per_device_hour": price_per_device_hour,
+        "price_per_kwh": price_per_kwh,
+        "currency": currency,
+    }
+    if decision:
+        page = file or directory / "decision.html" if html or file else None
+        report_decision(directory, page, output, lang, terms)
+        return
+    given = [name for name, value in {**terms, "lang": lang}.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"--{given[0].replace('_', '-')}: belongs to the decision report; add --decision")
     page = file or directory / "report.html" if html or file else None
     if holds_comparison(directory):
         print_comparison(directory, output)
@@ -29,6 +50,9 @@ def report(
             from sngd_tune.results import write_page_of
 
             say(f"page: {write_page_of(directory, page)}")
+        return
+    if holds_scaling(directory):
+        report_scaling(directory, output, file or (directory / "scaling.html" if html else None))
         return
     if output is ReportFormat.MARKDOWN:
         raise ConfigurationError("--format markdown: is for comparisons; a study has table and json")

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,13 @@ from sngd_tune.cli.options import (
     runs,
     tracking_store,
 )
+from sngd_tune.cli.scale import holds_scaling
 from sngd_tune.display import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sngd_tune.tracking.mirror import SyncResult
 
 
 @app.command()
@@ -46,16 +52,23 @@ def ui(
 
 @app.command()
 def sync(directory: RunDirectory, tracking_uri: TrackingUri = None, output: OutputFormat = Format.TABLE) -> None:
-    """Send MLflow what it has missed of a study or a comparison; each record arrives once."""
-    from sngd_tune.results import sync_comparison
-    from sngd_tune.tracking.sync import sync_study
-
-    sync_run = sync_comparison if holds_comparison(directory) else sync_study
-    result = sync_run(directory, tracking_store(tracking_uri))
+    """Send MLflow what it has missed of a study, comparison or scaling study; each record arrives once."""
+    result = _sync_of(directory)(directory, tracking_store(tracking_uri))
     if output is Format.JSON:
         print_json({"schema": 1, "written": result.written, "already": result.already})
     else:
         print(f"{result.written} records written, {result.already} were there already")
+
+
+def _sync_of(directory: Path) -> "Callable[[Path, str | None], SyncResult]":
+    """What sends the records of what lies in a run directory."""
+    from sngd_tune.results import sync_comparison
+    from sngd_tune.scaling_results import sync_scaling
+    from sngd_tune.tracking.sync import sync_study
+
+    if holds_comparison(directory):
+        return sync_comparison
+    return sync_scaling if holds_scaling(directory) else sync_study
 
 
 @app.command()

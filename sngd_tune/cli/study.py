@@ -33,6 +33,13 @@ from sngd_tune.cli.options import (
     with_places,
     with_storage,
 )
+from sngd_tune.cli.scale import (
+    continue_scaling,
+    holds_scaling,
+    is_scaling,
+    show_scaling_status,
+    validate_scaling,
+)
 from sngd_tune.display import holder_text, parameters_text, print_json, print_renderable, print_table, say
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.redaction import redact
@@ -93,9 +100,12 @@ def validate(
     overrides: Overrides = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
-    """Check a study or comparison file, its workloads and its data; print what is searched. Nothing is started."""
+    """Check a study, comparison or scaling file, its workloads and its data; print what it has. Nothing is started."""
     if is_comparison(file):
         validate_comparison(file, with_places(overrides, data_dir, None), output)
+        return
+    if is_scaling(file):
+        validate_scaling(file, overrides, data_dir, output)
         return
     config = _load(file, overrides, data_dir)
     from sngd_tune.search.space import SearchSpace
@@ -109,12 +119,17 @@ def validate(
 
 @app.command()
 def status(directory: RunDirectory, output: OutputFormat = Format.TABLE) -> None:
-    """Print how far a study or a comparison is: outcomes and best trials."""
+    """Print how far a study, a comparison or a scaling study is: outcomes and best trials."""
     if holds_comparison(directory):
         show_comparison_status(directory, output)
         return
+    if holds_scaling(directory):
+        show_scaling_status(directory, output)
+        return
     from sngd_tune.progress import Tally
     from sngd_tune.records.ranking import rank
+    from sngd_tune.report.energy import energy_text
+    from sngd_tune.report.summary import budget_of
     from sngd_tune.report.tables import trials_table
     from sngd_tune.tracking.directory import holder
     from sngd_tune.tracking.ledger import Ledger
@@ -130,6 +145,7 @@ def status(directory: RunDirectory, output: OutputFormat = Format.TABLE) -> None
         return
     print(f"{ledger.config.name}: {tally.finished} of {tally.total} trials finished, {holder_text(named)}")
     print(tally.outcomes() or "none begun")
+    print(f"energy: {energy_text(budget_of(trials))}")
     best = rank(trials, ledger.config.objectives[0])[:_BEST_SHOWN]
     if best:
         print_renderable(trials_table("best trials", best, ledger.config.objectives))
@@ -152,7 +168,7 @@ def resume(
     wait: Wait = 0.0,
     output: OutputFormat = Format.TABLE,
 ) -> None:
-    """Continue a study or a comparison that was interrupted; no finished trial is repeated."""
+    """Continue a study, a comparison or a scaling study that was interrupted; no finished trial is repeated."""
     _check_cluster(address, working_dir)
     if "://" in run:
         from sngd_tune.tracking.continuation import fetch_run
@@ -163,6 +179,8 @@ def resume(
         raise ConfigurationError(f"--dir {directory}: is for a copy in a storage; {run} is resumed where it lies")
     elif holds_comparison(Path(run)):
         continue_comparison(Path(run), address, output)
+    elif holds_scaling(Path(run)):
+        continue_scaling(Path(run), address, output)
     else:
         _go_on(Path(run), None, data_dir, address, working_dir, wait, output)
 

@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sngd_tune.records.energy import Energy
+
 __all__ = ["OBJECTIVES", "EpochMetrics", "LayerDiagnostics", "direction"]
 
 Direction = Literal["minimize", "maximize"]
@@ -41,7 +43,7 @@ class LayerDiagnostics:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """Everything measured in one epoch. Seconds are training only: evaluation is not counted.
+    """Everything measured in one epoch. Seconds and joules are training only: evaluation is not counted.
 
     Where time ends an epoch early, the norms are those of its first step.
     """
@@ -64,6 +66,8 @@ class EpochMetrics:
     update_norm: float = _measured("parameter", "Euclidean norm of the last step's parameter change")
     peak_memory_bytes: int = _measured("B", "device peak on a GPU, peak resident set size on a CPU")
     examples_per_second: float = _measured("1/s", "training examples over epoch_seconds")
+    energy_joules: float | None = _measured("J", "training since the start of the trial, all ranks", default=None)
+    energy_source: str | None = _measured("name", "where the joules come from: records.energy.SOURCES", default=None)
     layers: tuple[LayerDiagnostics, ...] = _measured("-", "one entry per local Fisher layer", default=())
 
     @property
@@ -71,12 +75,19 @@ class EpochMetrics:
         """False once training has diverged."""
         return math.isfinite(self.training_loss) and math.isfinite(self.validation_loss)
 
+    @property
+    def energy(self) -> Energy | None:
+        """What training has used since the start of the trial; None where it is not known."""
+        if self.energy_joules is None or self.energy_source is None:
+            return None
+        return Energy(self.energy_joules, self.energy_source)
+
     def scalars(self) -> dict[str, float | int]:
         """The numbers that are present, by name; layers as ``layer/<name>/<quantity>``."""
         flat: dict[str, float | int] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name != "layers" and value is not None:
+            if isinstance(value, int | float):
                 flat[field.name] = value
         for layer in self.layers:
             for field in dataclasses.fields(layer):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from sngd_tune.records.energy import total
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
 
@@ -61,6 +62,7 @@ def _only(grouped: dict[str, list[TrialRecord]]) -> list[TrialRecord]:
 def _joined(name: str, group: Sequence[TrialRecord], trainings: int) -> TrialRecord:
     ended = [record.ended for record in group if record.ended is not None]
     whole = len(group) == trainings
+    energy = total(record.energy for record in group)
     return dataclasses.replace(
         group[0],
         trial=name,
@@ -68,6 +70,8 @@ def _joined(name: str, group: Sequence[TrialRecord], trainings: int) -> TrialRec
         epochs=max(record.epochs for record in group),
         objectives={key: joint_mean([each.objectives.get(key) for each in group]) for key in group[0].objectives},
         training_seconds=sum(record.training_seconds for record in group),
+        energy_joules=None if energy is None else energy.joules,
+        energy_source=None if energy is None else energy.source,
         started=min(record.started for record in group),
         updated=max(record.updated for record in group),
         ended=max(ended) if whole and len(ended) == trainings else None,

@@ -154,7 +154,8 @@ class StudyConfig(Strict):
 
     A training ends after `epochs`, or in the step in which it has trained for `seconds` (evaluation not counted). An
     epoch is a pass over the training set, or `epoch_examples` of it: the trainings are evaluated as often as that, on
-    the first `validation_examples` of the validation set.
+    the first `validation_examples` of the validation set. The training set is its first `training_examples` alone,
+    where that is named.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
@@ -165,6 +166,7 @@ class StudyConfig(Strict):
     epochs: Annotated[int, Field(ge=1)]
     seconds: Annotated[float, Field(gt=0)] | None = None
     epoch_examples: Annotated[int, Field(ge=1)] | None = None
+    training_examples: Annotated[int, Field(ge=1)] | None = None
     validation_examples: Annotated[int, Field(ge=1)] | None = None
     objectives: Annotated[tuple[str, ...], BeforeValidator(as_many)] = ("validation_loss",)
     fixed: dict[str, Scalar] = Field(default_factory=dict)

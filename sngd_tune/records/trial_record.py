@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sngd_tune.records.energy import Energy
 from sngd_tune.records.outcome import Outcome
 
 __all__ = ["PHASES", "TrialRecord"]
@@ -34,6 +35,8 @@ class TrialRecord:
         objectives: last value of each objective metric; None before the first epoch.
         test_loss, test_accuracy: of the last epoch; None outside a confirmation.
         training_seconds: training since the start of the trial (s), evaluation not counted.
+        energy_joules: as `training_seconds` (J); None where it is not known.
+        energy_source: where they come from, one of `records.energy.SOURCES`.
         started: when this attempt began.
         updated: when this state was observed; at an epoch, when its result arrived.
         ended: when the attempt ended; None while it runs.
@@ -58,6 +61,8 @@ class TrialRecord:
     test_loss: float | None = None
     test_accuracy: float | None = None
     training_seconds: float = 0.0
+    energy_joules: float | None = None
+    energy_source: str | None = None
     started: float = 0.0
     updated: float = 0.0
     ended: float | None = None
@@ -70,6 +75,13 @@ class TrialRecord:
     def proposal(self) -> str:
         """What was proposed: its own name, without the number of the training where there are several seeds."""
         return self.trial.partition(".")[0] if self.phase == "search" else self.trial
+
+    @property
+    def energy(self) -> Energy | None:
+        """What training has used since the start of the trial; None where it is not known."""
+        if self.energy_joules is None or self.energy_source is None:
+            return None
+        return Energy(self.energy_joules, self.energy_source)
 
     @property
     def order(self) -> tuple[int, float, bool]:

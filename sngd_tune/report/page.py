@@ -27,7 +27,9 @@ __all__ = [
     "TextBlock",
     "figure_blocks",
     "render",
+    "render_template",
     "svg_of",
+    "write_html",
     "write_page",
 ]
 
@@ -153,6 +155,11 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
+    return render_template(files("sngd_tune.report").joinpath("page.html").read_text(encoding="utf-8"), page=page)
+
+
+def render_template(template: str, **values: Any) -> str:
+    """A template of Jinja with these values: what is text is escaped, and the filter `own_ids` takes a figure's SVG."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -166,8 +173,7 @@ def render(page: Page) -> str:
         finalize=lambda value: _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value,
     )
     environment.filters["own_ids"] = lambda svg: Markup(own_ids(svg, f"f{next(numbers)}-"))
-    template = files("sngd_tune.report").joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(page=page)
+    return environment.from_string(template).render(**values)
 
 
 def figure_blocks(drawing: Drawing | None) -> list[Block]:
@@ -186,8 +192,11 @@ def write_page(path: Path | str, page: Page) -> Path:
     Raises:
         LedgerError: it cannot be written; a page that was there before is as it was.
     """
-    path = Path(path)
-    content = render(page)
+    return write_html(Path(path), render(page))
+
+
+def write_html(path: Path, content: str) -> Path:
+    """What `write_page` does, of a page that is rendered already."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:

@@ -7,6 +7,7 @@ from sngd_tune.records.machine import Machine
 from sngd_tune.records.names import split
 from sngd_tune.records.parameters import PARAMETERS, default_text, meaning
 from sngd_tune.records.study import SearchConfig, SpaceEntry, StudyConfig
+from sngd_tune.report.energy import energy_text
 from sngd_tune.report.page import Block, Section, TableBlock, TextBlock
 from sngd_tune.report.values import Budget
 from sngd_tune.report.verdict import duration
@@ -45,6 +46,7 @@ def budget_section(config: StudyConfig, used: Budget) -> Section:
         ("trials", _trials(search), used.trials),
         ("wall-clock time", _allowed(search.seconds), duration(used.wall_seconds)),
         ("device time (training)", "no limit", duration(used.device_seconds)),
+        ("energy (training)", "no limit", energy_text(used)),
         ("length of a training", f"{config.epochs} epochs" + (f", or {duration(limit)}" if limit else ""), None),
         ("confirmation trainings", f"{config.confirm.seeds} seeds a candidate", used.confirmations),
         ("repeated attempts", f"{search.max_retries} a trial", used.retries),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sngd_tune.records.energy import by_source
 from sngd_tune.records.metrics import direction
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.ranking import rank
@@ -16,7 +17,7 @@ from sngd_tune.report.statistics import Difference, paired_difference, spread
 from sngd_tune.report.values import TEST_METRICS, Budget, Confirmation, Failure
 from sngd_tune.tracking.ledger import Ledger
 
-__all__ = ["StudyReport", "study_report", "summarize"]
+__all__ = ["StudyReport", "budget_of", "study_report", "summarize"]
 
 #: Version of `StudyReport.to_dict`.
 REPORT_VERSION = 1
@@ -95,7 +96,7 @@ def summarize(study: str, workload: str, objectives: Sequence[str], records: Seq
         workload=workload,
         objectives=tuple(objectives),
         outcomes=dict(Counter(record.outcome for record in search)),
-        budget=_budget(search, confirm),
+        budget=budget_of(records),
         ranking=tuple(ranking),
         pareto=tuple(_pareto(ranking, objectives)) if len(objectives) > 1 else (),
         confirmations=tuple(_confirmations(confirm)),
@@ -104,18 +105,22 @@ def summarize(study: str, workload: str, objectives: Sequence[str], records: Seq
     )
 
 
-def _budget(search: Sequence[TrialRecord], confirm: Sequence[TrialRecord]) -> Budget:
-    records = [*search, *confirm]
+def budget_of(records: Sequence[TrialRecord]) -> Budget:
+    """What these trials (the latest state of each) have used."""
+    search = [record for record in records if record.phase == "search"]
     busy, end = 0.0, 0.0
     for start, stop in sorted((record.started, record.ended or record.updated) for record in records):
         busy += max(0.0, stop - max(start, end))
         end = max(end, stop)
     return Budget(
         trials=len(search),
-        confirmations=len(confirm),
+        confirmations=len(records) - len(search),
         retries=sum(record.attempt for record in records),
         device_seconds=sum(record.training_seconds for record in records),
         wall_seconds=busy,
+        energy=by_source(record.energy for record in records),
+        search_energy=by_source(record.energy for record in search),
+        unmetered=sum(record.energy is None and record.epochs > 0 for record in records),
     )
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.assignments import assignments, split_parameters
+from sngd_tune.report.energy import energy_text
 from sngd_tune.report.statistics import Difference, Spread
 from sngd_tune.report.summary import StudyReport
 from sngd_tune.report.values import Confirmation, Failure
@@ -59,7 +60,8 @@ def _heading(report: StudyReport) -> Text:
     return Text.assemble(
         (report.study, "bold"),
         f": workload {report.workload}, {budget.trials} trials ({counts or 'none begun'})\n",
-        f"{_cell(budget.device_seconds)} s of training in {_cell(budget.wall_seconds)} s{retries}",
+        f"{_cell(budget.device_seconds)} s of training in {_cell(budget.wall_seconds)} s{retries}\n",
+        f"energy: {energy_text(budget)}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sngd_tune.records.energy import Energy
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.statistics import Spread
@@ -23,6 +24,9 @@ class Budget:
         device_seconds: training seconds over all trials, evaluation not counted; of a trial that was begun anew, those
             of its last attempt.
         wall_seconds: seconds in which at least one trial was under way.
+        energy: of training, counted as `device_seconds`: one sum for each source, which are not added.
+        search_energy: that part of it which the search used.
+        unmetered: trainings that have begun and whose energy is not known.
     """
 
     trials: int
@@ -30,6 +34,9 @@ class Budget:
     retries: int
     device_seconds: float
     wall_seconds: float
+    energy: tuple[Energy, ...] = ()
+    search_energy: tuple[Energy, ...] = ()
+    unmetered: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,13 @@ __all__ = ["is_comparison", "load_comparison"]
 
 
 def is_comparison(path: str | Path) -> bool:
-    """Whether a file has a comparison's key `methods`. Raises ConfigurationError where it cannot be read."""
+    """Whether a file has a comparison's key `methods` without a scaling study's `axes`.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
     data = read_document(read_text(path), str(path)).data
-    return isinstance(data, dict) and "methods" in data
+    return isinstance(data, dict) and "methods" in data and "axes" not in data
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ComparisonConfig, list[Cell]]:

@@ -44,6 +44,8 @@ def importances(config: StudyConfig, past: Sequence[PastTrial]) -> tuple[Importa
     Raises:
         ConfigurationError: the study's space breaks a rule.
     """
+    if not config.space:  # a variant of a scaling study: its trials were given
+        return ()
     trials = StudySearcher(config, joined(past, config.search.seeds)).study.get_trials(
         deepcopy=False, states=(TrialState.COMPLETE,)
     )

@@ -15,7 +15,7 @@ from sngd_tune.records.trial import TrialConfig
 from sngd_tune.search.space import SearchSpace
 from sngd_tune.workloads.workload import Workload
 
-__all__ = ["largest_trials"]
+__all__ = ["largest_trials", "state_bytes"]
 
 #: Trials drawn from the space.
 _SAMPLES = 128
@@ -40,7 +40,7 @@ def largest_trials(config: StudyConfig, workload: Workload) -> list[TrialConfig]
     largest: dict[str, tuple[int, TrialConfig]] = {}
     for values in {repr(values): values for values in drawn}.values():
         trial = TrialConfig.from_flat(values, workload=config.workload, epochs=2, seed=seed, test=True)
-        size = _predicted(trial, model)
+        size = state_bytes(trial, model)
         if size >= largest.get(trial.optimizer.method, (0, trial))[0]:
             largest[trial.optimizer.method] = size, trial
     workers = config.search.resources.workers
@@ -66,8 +66,8 @@ def _as_number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else -math.inf
 
 
-def _predicted(trial: TrialConfig, model: torch.nn.Module) -> int:
-    """Bytes of local Fisher layers, of a refresh, and of the base's momenta."""
+def state_bytes(trial: TrialConfig, model: torch.nn.Module) -> int:
+    """Bytes of local Fisher layers, of a refresh, and of the base's momenta, predicted; the model may be a meta one."""
     optimizer = trial.optimizer
     momenta = sum(p.nbytes for p in model.parameters()) * (2 if optimizer.base == "adamw" else 1)
     form = "explicit" if optimizer.form == "explicit" else optimizer.base

@@ -18,7 +18,7 @@ from sngd_tune.sizing.largest import largest_trials
 from sngd_tune.workloads.registry import find_workload
 from sngd_tune.workloads.workload import Splits
 
-__all__ = ["MARGIN", "resolve_resources", "settle_resources", "share_of_gpu"]
+__all__ = ["MARGIN", "gpu_capacities", "resolve_resources", "settle_resources", "share_of_gpu"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def resolve_resources(config: StudyConfig, splits: Splits, say: Callable[[str], 
     say(f"resources: auto: trying the largest trial of each method ({len(trials)}) on a {'GPU' if on_gpu else 'CPU'}")
     found = [_try(trial, part, resources, on_gpu) for trial in trials]
     host, device = max(each.host for each in found), max(each.device for each in found)
-    capacity = min([each.capacity for each in found] + (_gpu_capacities() if on_gpu else []))
+    capacity = min([each.capacity for each in found] + (gpu_capacities() if on_gpu else []))
     data = size_of(splits) - size_of(part)
     return _in_numbers(resources, Footprint(host, device + data if on_gpu else 0, capacity), say)
 
@@ -134,7 +134,7 @@ def _measure(trial: TrialConfig, modules: str | None, part: Splits, threads: int
     return measure(trial, find_workload(trial.workload, modules), part)
 
 
-def _gpu_capacities() -> list[int]:
+def gpu_capacities() -> list[int]:
     """Bytes of each GPU of the cluster that NVML tells of."""
     found = on_each([node for node in alive_nodes() if node.gpus], read_gpus)
     return [gpu.total for each in found if isinstance(each, list) for gpu in each]

@@ -204,8 +204,8 @@ class LedgerCallback(Recorder):
         )
         if known is None or record.checkpoint is None:
             return record
-        done = {key: getattr(known, key) for key in ("epochs", "objectives", "training_seconds")}
-        return dataclasses.replace(record, **done)
+        kept = ("epochs", "objectives", "training_seconds", "energy_joules", "energy_source")
+        return dataclasses.replace(record, **{key: getattr(known, key) for key in kept})
 
     def _find(self, trial: Any) -> _Live:
         # A trial whose actor could not even be made fails without a start.
@@ -223,6 +223,8 @@ class LedgerCallback(Recorder):
                 "epochs": metrics.epoch,
                 "objectives": {name: _number(result.get(name)) for name in self._config.objectives},
                 "training_seconds": metrics.training_seconds,
+                "energy_joules": metrics.energy_joules,
+                "energy_source": metrics.energy_source,
                 "test_loss": metrics.test_loss,
                 "test_accuracy": metrics.test_accuracy,
             }

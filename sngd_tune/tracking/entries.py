@@ -46,7 +46,10 @@ _SECTIONS = {
         "steps",
     ),
 }
-_SECTION_OF = {name: f"{section}/{name}" for section, names in _SECTIONS.items() for name in names}
+_SECTION_OF = {
+    **{name: f"{section}/{name}" for section, names in _SECTIONS.items() for name in names},
+    "energy_joules": "energy/joules",  # the trial's tag ``energy_source`` says where from
+}
 
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
@@ -119,6 +122,7 @@ def trial_tags(record: TrialRecord) -> dict[str, str]:
         "granularity": _granularity(parameters),
         "code_version": record.code_version,
         "host": record.host,
+        "energy_source": record.energy_source or "",
         "error": (record.error or "")[-_MAX_TAG:],
     }
     return {key: value for key, value in tags.items() if value}

@@ -108,6 +108,15 @@ class RunStore:
                 entries = [Metric(key, value, milliseconds(time), 0) for key, value in metrics.items()]
                 self._client.log_batch(run.run_id, metrics=entries, synchronous=True)
 
+    def log_series(self, run: Run, name: str, values: Mapping[int, float], time: float) -> None:
+        """Write a metric at several steps; the same ones at the same time are the same points to MLflow."""
+        from mlflow.entities import Metric
+
+        if values:
+            with mirror_errors(self._uri):
+                entries = [Metric(name, value, milliseconds(time), step) for step, value in values.items()]
+                self._client.log_batch(run.run_id, metrics=entries, synchronous=True)
+
     def set_tags(self, run: Run, tags: Mapping[str, str]) -> None:
         """Set the tags that differ, in one request."""
         from mlflow.entities import RunTag

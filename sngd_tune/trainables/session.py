@@ -81,7 +81,8 @@ def start_training(plan: TrialPlan, trial: TrialConfig, splits: Splits) -> Train
     if plan.gpus > 0:
         limit_memory(plan.gpus)
         wait_for_memory(plan.gpus, _GPU_SECONDS)
-    return Training(trial, find_workload(plan.workload, plan.import_path), splits)
+    workload = find_workload(plan.workload, plan.import_path)
+    return Training(trial, workload, splits, gpu_share=plan.gpus or 1.0)
 
 
 def rehearse(trial: TrialConfig, start: Callable[[TrialConfig], Trained]) -> None:

@@ -1,6 +1,8 @@
 """`digits_mlp`: scikit-learn's 1,797 digits of 8 × 8 pixels (Alpaydin and Kaynak 1998), embedded: the demo."""
 
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from torch import nn
@@ -16,7 +18,12 @@ _TRAIN, _VALIDATION = 1197, 300  # and 300 to test
 
 
 class DigitsMlp(ClassificationWorkload):
-    """64-64-32-10 with tanh; pixels in [0, 1]; a fixed random partition of 1,197, 300 and 300 examples."""
+    """64-64-32-10 with tanh; pixels in [0, 1]; a fixed random partition of 1,197, 300 and 300 examples.
+
+    Scaled: `depth` hidden layers of `width`, the last of half of it.
+    """
+
+    axes = MappingProxyType({"width": 64, "depth": 2})
 
     target = Target(
         metric="validation_loss",
@@ -37,4 +44,7 @@ class DigitsMlp(ClassificationWorkload):
         return Splits(*(Split(inputs[part], targets[part]) for part in ends))
 
     def model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+        width, depth = self.axes["width"], self.axes["depth"]
+        sizes = (64, *(width,) * (depth - 1), max(1, width // 2))
+        hidden = [part for d_in, d_out in pairwise(sizes) for part in (nn.Linear(d_in, d_out), nn.Tanh())]
+        return nn.Sequential(*hidden, nn.Linear(sizes[-1], 10))

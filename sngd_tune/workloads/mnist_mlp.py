@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import nn
 
@@ -14,7 +15,12 @@ __all__ = ["MnistMlp"]
 
 
 class MnistMlp(ClassificationWorkload):
-    """ReLU; pixels in [0, 1]; the last 10,000 training images validate, the test file tests."""
+    """ReLU; pixels in [0, 1]; the last 10,000 training images validate, the test file tests.
+
+    Scaled: `depth` hidden layers of `width`.
+    """
+
+    axes = MappingProxyType({"width": 80, "depth": 3})
 
     target = Target(
         metric="validation_accuracy",
@@ -27,6 +33,6 @@ class MnistMlp(ClassificationWorkload):
         return image_splits(data_dir, "mnist")
 
     def model(self) -> nn.Module:
-        sizes = (784, 80, 80, 80)
+        sizes = (784, *(self.axes["width"],) * self.axes["depth"])
         hidden = [part for d_in, d_out in pairwise(sizes) for part in (nn.Linear(d_in, d_out), nn.ReLU())]
-        return nn.Sequential(*hidden, nn.Linear(80, 10))
+        return nn.Sequential(*hidden, nn.Linear(sizes[-1], 10))

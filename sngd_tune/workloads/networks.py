@@ -7,12 +7,12 @@ __all__ = ["LanguageLstm", "SmallTransformer", "small_cnn"]
 
 
 class LanguageLstm(nn.Module):
-    """Two LSTM layers between an embedding and a linear head, all of one width."""
+    """LSTM layers between an embedding and a linear head, all of one width."""
 
-    def __init__(self, vocabulary: int = 1000, width: int = 256):
+    def __init__(self, vocabulary: int = 1000, width: int = 256, layers: int = 2):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
+        self.lstm = nn.LSTM(width, width, num_layers=layers, batch_first=True)
         self.head = nn.Linear(width, vocabulary)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ than published ones, and each batch is drawn at random, as everywhere here.
 """
 
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import nn
 
@@ -16,13 +17,16 @@ from sngd_tune.workloads.workload import Splits
 __all__ = ["PtbLstm"]
 
 _VOCABULARY = 10_000  # 9,999 words and the end of a sentence
-_LENGTH = 35
-_WIDTH = 128
 _END = "<eos>"
 
 
 class PtbLstm(LanguageWorkload):
-    """10,000 words, windows of 35; embedding, 2 LSTM layers and head of width 128 (2.8 million parameters)."""
+    """10,000 words, windows of 35; embedding, 2 LSTM layers and head of width 128 (2.8 million parameters).
+
+    Scaled: `depth` LSTM layers, and embedding and head, of `width`; windows of `sequence_length`.
+    """
+
+    axes = MappingProxyType({"width": 128, "depth": 2, "sequence_length": 35})
 
     target = Target(
         metric="validation_loss",
@@ -34,10 +38,10 @@ class PtbLstm(LanguageWorkload):
     def load(self, data_dir: Path | None) -> Splits:
         texts = [_words(*read_lines(data_dir, "ptb", split)) for split in ("train", "valid", "test")]
         vocabulary = make_vocabulary(*texts[0], _VOCABULARY)
-        return Splits(*(windows(path, words, vocabulary, _LENGTH) for path, words in texts))
+        return Splits(*(windows(path, words, vocabulary, self.axes["sequence_length"]) for path, words in texts))
 
     def model(self) -> nn.Module:
-        return LanguageLstm(_VOCABULARY, _WIDTH)
+        return LanguageLstm(_VOCABULARY, self.axes["width"], self.axes["depth"])
 
 
 def _words(path: Path, lines: list[str]) -> tuple[Path, list[str]]:

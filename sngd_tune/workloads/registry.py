@@ -1,10 +1,11 @@
-"""Workloads by name, and a user's own by ``module:attribute``."""
+"""Workloads by name, and a user's own by ``module:attribute``; with other sizes as ``mnist_mlp?width=256``."""
 
 import importlib
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
 import torch
 
@@ -14,7 +15,7 @@ from sngd_tune.records.parameters import nearest
 from sngd_tune.workloads.likelihood import check_likelihood, required_likelihood
 from sngd_tune.workloads.workload import Splits, Workload
 
-__all__ = ["WORKLOADS", "find_workload", "load_data"]
+__all__ = ["WORKLOADS", "find_workload", "load_data", "scaled_name"]
 
 #: Name → ``module:attribute``, imported on use.
 WORKLOADS: dict[str, str] = {
@@ -35,12 +36,38 @@ def find_workload(name: str, import_path: Path | str | None = None) -> Workload:
 
     Args:
         name: a registered name, or ``module:attribute`` where the attribute is a `Workload`, a subclass of it, or a
-            function without arguments that gives one.
+            function without arguments that gives one; sizes may follow, ``?width=256&depth=2``.
         import_path: folder added to Python's import path for the user's own module; default the current one.
 
     Raises:
-        ConfigurationError: an unknown name, an import that fails, or an attribute that is no workload.
+        ConfigurationError: an unknown name, an import that fails, an attribute that is no workload, or a size that it
+            has not.
     """
+    plain, _, query = name.partition("?")
+    workload = _find(plain, import_path)
+    return workload.scaled(**_sizes(name, query)) if query else workload
+
+
+def scaled_name(name: str, sizes: Mapping[str, int]) -> str:
+    """The name by which `find_workload` finds it with these sizes.
+
+    >>> scaled_name("mnist_mlp", {"width": 256, "depth": 2})
+    'mnist_mlp?width=256&depth=2'
+    """
+    return f"{name}?{urlencode(sizes)}" if sizes else name
+
+
+def _sizes(name: str, query: str) -> dict[str, int]:
+    try:
+        return {axis: int(size) for axis, size in parse_qsl(query, keep_blank_values=True, strict_parsing=True)}
+    except ValueError as error:
+        raise ConfigurationError(
+            f"workload={name!r}: sizes are whole numbers: {name.split('?')[0]}?width=256"
+        ) from error
+
+
+def _find(name: str, import_path: Path | str | None) -> Workload:
+    """The workload of a name without sizes."""
     if ":" not in name:
         if name not in WORKLOADS:
             message = f"workload={name!r}: not registered{nearest(name, WORKLOADS)}; your own is named module:attribute"

@@ -1,6 +1,7 @@
 """`shakespeare_transformer`: characters of tiny Shakespeare (Karpathy 2015), and a small causal transformer."""
 
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import nn
 
@@ -12,12 +13,15 @@ from sngd_tune.workloads.workload import Splits
 __all__ = ["ShakespeareTransformer"]
 
 _VOCABULARY = 65  # characters
-_LENGTH = 64
-_WIDTH, _LAYERS = 128, 3
 
 
 class ShakespeareTransformer(LanguageWorkload):
-    """Windows of 64 characters, 3 layers of width 128; the first 90 % of the text train, 5 % validate, 5 % test."""
+    """Windows of 64 characters, 3 layers of width 128; the first 90 % of the text train, 5 % validate, 5 % test.
+
+    Scaled: `depth` layers of `width`, a multiple of its 4 heads; windows of `sequence_length`.
+    """
+
+    axes = MappingProxyType({"width": 128, "depth": 3, "sequence_length": 64})
 
     target = Target(
         metric="validation_loss",
@@ -32,7 +36,7 @@ class ShakespeareTransformer(LanguageWorkload):
         ends = len(text) * 90 // 100, len(text) * 95 // 100
         parts = text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :]
         vocabulary = make_vocabulary(path, parts[0], _VOCABULARY)
-        return Splits(*(windows(path, part, vocabulary, _LENGTH) for part in parts))
+        return Splits(*(windows(path, part, vocabulary, self.axes["sequence_length"]) for part in parts))
 
     def model(self) -> nn.Module:
-        return SmallTransformer(_VOCABULARY, _WIDTH, _LAYERS, _LENGTH)
+        return SmallTransformer(_VOCABULARY, self.axes["width"], self.axes["depth"], self.axes["sequence_length"])

@@ -1,14 +1,19 @@
 """What a workload is: the contract of the built-in ones and of a user's own."""
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Self
 
 import numpy as np
 from torch import Tensor, nn
 
+from sngd_tune.errors import ConfigurationError
+from sngd_tune.records.parameters import nearest
 from sngd_tune.records.target import Target
 
 __all__ = ["Split", "Splits", "Workload"]
@@ -32,6 +37,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def first(self, examples: int) -> "Split":
+        """Its first `examples`, or all where there are fewer; a view."""
+        return Split(self.inputs[:examples], self.targets[:examples])
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -41,12 +50,13 @@ class Splits:
     validation: Split
     test: Split
 
+    def with_training(self, examples: int | None) -> "Splits":
+        """The same with the first `examples` of the training set alone; None: all of them."""
+        return self if examples is None else dataclasses.replace(self, train=self.train.first(examples))
+
     def with_validation(self, examples: int | None) -> "Splits":
         """The same with the first `examples` of the validation set alone; None: all of them."""
-        if examples is None:
-            return self
-        kept = Split(self.validation.inputs[:examples], self.validation.targets[:examples])
-        return dataclasses.replace(self, validation=kept)
+        return self if examples is None else dataclasses.replace(self, validation=self.validation.first(examples))
 
 
 class Workload(ABC):
@@ -61,11 +71,29 @@ class Workload(ABC):
             targets (``fisher: sampled`` and ``exact``, ``optimizer: exact_ngd``) need it.
         target: what a training has to reach on the validation set, as a comparison asks; None: its file says so.
         evaluation_batch: examples that are evaluated at once; smaller where the outputs of an example are large.
+        axes: sizes that may be changed, such as ``width``, with their values; `model` and `load` go by them.
     """
 
     likelihood: ClassVar[str | None] = None
     target: ClassVar[Target | None] = None
     evaluation_batch: ClassVar[int] = 2000
+    axes: Mapping[str, int] = MappingProxyType({})
+
+    def scaled(self, **sizes: int) -> Self:
+        """The same problem with other sizes; `find_workload` has them as ``mnist_mlp?width=256&depth=2``.
+
+        Raises:
+            ConfigurationError: it has no such axis, or a size is below 1.
+        """
+        for axis, size in sizes.items():
+            if axis not in self.axes:
+                known = nearest(axis, self.axes) if self.axes else "; it has no axes"
+                raise ConfigurationError(f"{axis}={size}: not an axis of {type(self).__name__}{known}")
+            if size < 1:
+                raise ConfigurationError(f"{axis}={size}: must be ≥ 1")
+        made = copy.copy(self)
+        made.axes = MappingProxyType({**self.axes, **sizes})
+        return made
 
     @abstractmethod
     def load(self, data_dir: Path | None) -> Splits:

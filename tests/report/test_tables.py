@@ -1,9 +1,11 @@
 import io
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, RenderableType
 
 from sngd_tune.records.outcome import Outcome
+from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.summary import study_report, summarize
 from sngd_tune.report.tables import report_tables, trials_table
 from tests.report.synthetic import record, write_study
@@ -44,6 +46,21 @@ def test_many_failures_are_counted_not_listed() -> None:
     broken = [record(n, outcome=Outcome.LOST) for n in range(14)]
     text = _text(report_tables(summarize("s", "w", ("validation_loss",), broken)))
     assert "and 4 more" in text
+
+
+def test_energy_of_different_sources_stands_side_by_side() -> None:
+    def used(number: int, joules: float | None, source: str | None, **changes: Any) -> TrialRecord:
+        return record(number, epochs=3, energy_joules=joules, energy_source=source, **changes)
+
+    records = [
+        used(0, 7200.0, "estimate"),
+        used(1, 1800.0, "estimate", phase="confirm", candidate="best"),
+        used(2, 20.0, "nvml_share"),
+        used(3, None, None),
+    ]
+    text = _text(report_tables(summarize("s", "w", ("validation_loss",), records)))
+    assert "energy: 20 J (nvml share), of which search 20 J; 2.5 Wh (estimate), of which search 2 Wh;" in text
+    assert "unknown for 1 training" in text
 
 
 def test_an_empty_study_has_a_heading_only() -> None:

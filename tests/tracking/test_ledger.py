@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sngd_tune.errors import ConfigurationError, LedgerError, SchemaVersionError
+from sngd_tune.records.energy import Energy
 from sngd_tune.records.metrics import EpochMetrics, LayerDiagnostics
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
@@ -42,6 +43,7 @@ def _values(record: type) -> st.SearchStrategy:
         float: floats,
         str: text,
         float | None: st.none() | floats,
+        str | None: st.none() | text,
         tuple[LayerDiagnostics, ...]: st.lists(st.deferred(lambda: layers), max_size=3).map(tuple),
     }
     return st.builds(record, **{name: strategies[kind] for name, kind in record.__annotations__.items()})
@@ -65,6 +67,8 @@ records = st.builds(
     test_loss=st.none() | floats,
     test_accuracy=st.none() | floats,
     training_seconds=floats,
+    energy_joules=st.none() | floats,
+    energy_source=st.none() | text,
     started=st.floats(0, 1e10),
     updated=st.floats(0, 1e10),
     ended=st.none() | st.floats(0, 1e10),
@@ -90,6 +94,23 @@ def test_epochs_come_back_as_they_were(measured: list[EpochMetrics], tmp_path_fa
     ledger.write_epochs(trial(), measured, [float(metrics.epoch) for metrics in measured])
     expected = [("0000", float(metrics.epoch), metrics) for metrics in sorted(measured, key=lambda each: each.epoch)]
     assert repr(ledger.epoch_metrics()) == repr(expected)
+
+
+def test_a_ledger_of_before_energy_was_measured_is_read_with_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, columns = new_ledger(tmp_path), ("energy_joules", "energy_source")
+    with monkeypatch.context() as old:
+        for name, schema in (("EPOCHS", EPOCHS), ("TRIALS", TRIALS)):
+            fields = [field for field in schema if field.name not in columns]
+            old.setattr(f"sngd_tune.tracking.ledger.{name}", pa.schema(fields, schema.metadata))
+        write(ledger, trial(0))
+    files = list((ledger.directory / "ledger").rglob("*.parquet"))
+    assert all(column not in pq.read_schema(file).names for file in files for column in columns)
+    write(ledger, trial(1, energy_joules=2.0, energy_source="nvml"))
+    again = Ledger.open(ledger.directory)
+    assert [record.energy for record in again.trials()] == [None, Energy(2.0, "nvml")]
+    assert {metrics.energy for _, _, metrics in again.epoch_metrics("0000")} == {None}
 
 
 def test_parameters_of_single_layers_come_back_in_their_order(tmp_path: Path) -> None:

@@ -177,6 +177,17 @@ def test_what_is_not_finite_stays_out_of_mlflow() -> None:
     assert list(values)[-1] == MARK
 
 
+def test_energy_is_shown_with_its_source(ledger: Ledger) -> None:
+    record, measured = trial(0), epoch(1, energy_joules=12.5, energy_source="estimate")
+    ledger.write_trial(record)
+    ledger.write_epochs(record, [measured], [record.started])
+    ledger.write_trial(ended(record, epochs=1, energy_joules=12.5, energy_source="estimate"))
+    sync_study(ledger.directory)
+    shown = Runs(ledger).trials()["0000"].data
+    assert shown.metrics["energy/joules"] == 12.5
+    assert shown.tags["energy_source"] == "estimate"
+
+
 def test_layer_names_are_made_fit_for_mlflow(ledger: Ledger) -> None:
     layers = tuple(dataclasses.replace(epoch(1).layers[0], layer=name) for name in ("", "blocks.0.mlp", "größe[0]"))
     assert _mirror(ledger).log_epoch(trial(), epoch(1, layers=layers), 1.0)

@@ -45,7 +45,7 @@ import numpy as np
 
 from sngd_tune.report.comparison.runs import MISSED
 
-__all__ = ["MIN_PAIRS", "Ratio", "paired_ratio"]
+__all__ = ["MIN_PAIRS", "Ratio", "paired_ratio", "sign_coverage"]
 
 Verdict = Literal["faster", "slower", "no difference", "too few runs", "both miss"]
 
@@ -94,7 +94,7 @@ def paired_ratio(candidate: Mapping[int, float], baseline: Mapping[int, float]) 
     if n < MIN_PAIRS:
         return Ratio(n=n, median=median, low=None, high=None, coverage=None, verdict="too few runs")
     low, high = _interval(logs)
-    coverage = min(_COVERAGE, _sign_coverage(n, 1))
+    coverage = min(_COVERAGE, sign_coverage(n, 1))
     return Ratio(n=n, median=median, low=_exp(low), high=_exp(high), coverage=coverage, verdict=_verdict(low, high))
 
 
@@ -107,9 +107,9 @@ def _log_ratios(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _interval(logs: np.ndarray) -> tuple[float, float]:
     """Between the order statistics that cover the median with just more and just less than 95 %."""
     n, outer = len(logs), 1
-    while _sign_coverage(n, outer + 1) >= _COVERAGE:
+    while sign_coverage(n, outer + 1) >= _COVERAGE:
         outer += 1
-    more, less = _sign_coverage(n, outer), _sign_coverage(n, outer + 1)
+    more, less = sign_coverage(n, outer), sign_coverage(n, outer + 1)
     if more <= _COVERAGE:
         return float(logs[0]), float(logs[-1])
     share = (more - _COVERAGE) / (more - less)
@@ -120,7 +120,7 @@ def _interval(logs: np.ndarray) -> tuple[float, float]:
     )
 
 
-def _sign_coverage(n: int, k: int) -> float:
+def sign_coverage(n: int, k: int) -> float:
     """How surely the median lies between the k-th smallest and the k-th largest of n values."""
     return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
 

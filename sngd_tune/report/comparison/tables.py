@@ -8,7 +8,7 @@ from rich.text import Text
 from sngd_tune.report.comparison.cells import method_cells, method_columns, target_line
 from sngd_tune.report.comparison.values import ComparisonReport, WorkloadSummary
 
-__all__ = ["LEGEND", "comparison_markdown", "comparison_tables"]
+__all__ = ["LEGEND", "comparison_markdown", "comparison_tables", "escaped"]
 
 LEGEND = (
     "Seconds and steps to the target: median over the seeds [lowest–highest]. Ratio: candidate over method, "
@@ -31,15 +31,15 @@ def comparison_tables(report: ComparisonReport) -> RenderableType:
 
 def comparison_markdown(report: ComparisonReport) -> str:
     """The report as Markdown: verdict, and a table a workload."""
-    parts = [f"**{_escaped(report.name)}**: {_escaped(report.sentence)}"]
+    parts = [f"**{escaped(report.name)}**: {escaped(report.sentence)}"]
     for workload in report.workloads:
         columns = method_columns(workload)
         rows = [columns, ["---", *["--:"] * (len(columns) - 1)]]
-        cells = [[_escaped(cell or "–") for cell in method_cells(workload, each)] for each in workload.methods]
+        cells = [[escaped(cell or "–") for cell in method_cells(workload, each)] for each in workload.methods]
         table = "\n".join(f"| {' | '.join(row)} |" for row in [*rows, *cells])
-        parts += [f"**{_escaped(workload.workload)}** ({target_line(workload)})", table, _escaped(workload.sentence)]
+        parts += [f"**{escaped(workload.workload)}** ({target_line(workload)})", table, escaped(workload.sentence)]
     if report.notes:
-        parts.append("\n".join(f"- {_escaped(note)}" for note in report.notes))
+        parts.append("\n".join(f"- {escaped(note)}" for note in report.notes))
     return "\n\n".join([*parts, LEGEND]) + "\n"
 
 
@@ -71,7 +71,7 @@ def _table(title: str, columns: list[str]) -> Table:
     return table
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """What would be markup in a cell of Markdown is plain text."""
     for sign in ("\\", "|", "*", "_", "`", "<", "["):
         text = text.replace(sign, f"\\{sign}")

@@ -26,6 +26,7 @@ __all__ = [
     "ToTarget",
     "Winner",
     "WorkloadSummary",
+    "plain",
 ]
 
 #: Version of `ComparisonReport.to_dict`.
@@ -179,7 +180,7 @@ class ComparisonReport:
 
         What is not finite becomes None; ``"missed"`` beside it names the ones that stand for a target not reached.
         """
-        values = _plain(self)
+        values = plain(self)
         for workload in values["workloads"]:
             workload["target"]["direction"] = direction(workload["target"]["metric"])
         return {"schema": COMPARISON_REPORT_VERSION, **values}
@@ -211,17 +212,17 @@ _TIMES = (Run, ToTarget, Winner, Ratio, MethodProfile)
 _NOT_A_TIME = ("objective", "parameters")
 
 
-def _plain(value: Any) -> Any:
-    """Values that JSON knows."""
+def plain(value: Any) -> Any:
+    """Values that JSON knows: what is not finite is None, and ``"missed"`` names the times that stand for a miss."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        found = {name: _plain(item) for name, item in fields.items()}
+        found = {name: plain(item) for name, item in fields.items()}
         missed = _missed(fields) if isinstance(value, _TIMES) else []
         return {**found, "missed": missed} if missed else found
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, StrEnum) else value

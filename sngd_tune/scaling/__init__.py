@@ -1,0 +1,1 @@
+"""What measured points say about size: power laws, efficiencies, critical batch sizes, noise scales, and plans."""
