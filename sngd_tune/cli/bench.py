@@ -1,7 +1,9 @@
 """Measurements: bench step, cost, roots, convergence, auto, trials."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,7 +132,8 @@ def bench_auto(
     folder = data_dir or path_from("SNGD_TUNE_DATA")
     directory = new_directory(directory, "bench-auto")
     say(f"runs are in {directory}; the same command with --dir {directory} goes on where this one ends")
-    rows = measure(workloads or tuple(PACES), spaces, directory, folder, effort, announce=say)
+    with redirect_stdout(sys.stderr):
+        rows = measure(workloads or tuple(PACES), spaces, directory, folder, effort, announce=say)
     table = output is Format.TABLE
     shown = [{k: v for k, v in row.items() if not (table and isinstance(v, list))} for row in rows]  # by seed: too wide
     _show_bench("a plain search, selected settings, and a search around them", shown, output)
@@ -159,10 +162,9 @@ def bench_trials(
     """Wall-clock of a study over the same trials in a bare loop, or of sleeping trials over the ideal."""
     from sngd_tune.bench.trials import measure, measure_sleeping
 
-    if concurrent is None:
-        _show_bench("time of a study, as a ratio", measure(trials), output)
-    else:
-        _show_bench("time of a study, as a ratio", measure_sleeping(trials, concurrent, seconds, address), output)
+    with redirect_stdout(sys.stderr):  # what Ray prints of its workers is no data
+        rows = measure(trials) if concurrent is None else measure_sleeping(trials, concurrent, seconds, address)
+    _show_bench("time of a study, as a ratio", rows, output)
 
 
 def _show_bench(title: str, rows: Sequence[Mapping[str, Any]], output: Format) -> None:
