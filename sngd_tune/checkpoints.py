@@ -9,12 +9,14 @@ loses a trial whose storage is away for a moment. A process that was cut off fro
 minute: its attempt is older than the one that took its place, and so are its files.
 """
 
+import errno
 import logging
 import posixpath
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.trial_record import TrialRecord
@@ -55,8 +57,10 @@ class CheckpointStore:
         """The newest checkpoint that is whole; damaged ones are named in the log and passed over.
 
         Raises:
-            OSError: the storage cannot be read.
+            OSError: the storage cannot be read, or its folder is not there at the moment.
         """
+        if self.place.local and not Path(self.place.root).is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such folder", self.place.root)
         return next(self._whole(), None)
 
     def clear(self) -> None:

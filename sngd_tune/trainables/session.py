@@ -40,6 +40,9 @@ _log = logging.getLogger(__name__)
 #: Seconds of training after which a result is sent even where nobody has to decide: the pace of progress displays.
 REPORT_SECONDS = 0.5
 
+#: For how long storage may be away when a trial goes on from its checkpoint.
+STORAGE_SECONDS = 60.0
+
 #: How long memory of a GPU that a dead process held may take to come back.
 _GPU_SECONDS = 60.0
 
@@ -145,7 +148,7 @@ class TrialSession:
         try:
             self._checkpoint = self._store.save(self._config["attempt"], self._history[-1].epoch, buffer.getvalue())
         except OSError as error:
-            _log.warning("trial %s: no checkpoint can be written (%s); training goes on", self._config["trial"], error)
+            _log.warning("trial %s: no checkpoint can be written (%s); training goes on", self._trial, error)
         else:
             self._saved = time.monotonic()
 
@@ -157,13 +160,29 @@ class TrialSession:
 
     def _begin(self) -> Trained:
         training = self._start(trial_of(self._plan, self._config))
-        content = self._store.newest() if self._config["resume"] else None
+        content = self._newest() if self._config["resume"] else None
         if content is not None:
             state = torch.load(io.BytesIO(content), weights_only=True)
             training.load_state_dict(state["training"])
             self._history = [EpochMetrics.from_dict(values) for values in json.loads(state["epochs"])]
             self._told = min(self._config["epochs_known"], len(self._history))
         return training
+
+    def _newest(self) -> bytes | None:
+        """The newest checkpoint; storage that is away is waited for, and then the trial begins again."""
+        end = time.monotonic() + STORAGE_SECONDS
+        while True:
+            try:
+                return self._store.newest()
+            except OSError as error:
+                if time.monotonic() >= end:
+                    _log.warning("trial %s: no checkpoint can be read (%s); it begins again", self._trial, error)
+                    return None
+                time.sleep(min(1.0, STORAGE_SECONDS))
+
+    @property
+    def _trial(self) -> str:
+        return str(self._config["trial"])
 
     def _train(self, training: Trained) -> Outcome:
         """Train until a result is due, adding to the history."""

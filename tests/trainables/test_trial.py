@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,33 @@ def test_storage_that_is_away_costs_no_trial(
     assert (results[-1]["outcome"], results[-1]["checkpoint"]) == ("completed", None)
     assert "no checkpoint can be written" in caplog.text
     assert not away.exists()
+
+
+def test_storage_that_is_away_when_a_trial_goes_on_is_waited_for(
+    make: Callable[..., TrialTrainable], tmp_path: Path
+) -> None:
+    place, away = tmp_path / "mount", tmp_path / "away"
+    place.mkdir()
+    begun = make(config(), checkpoints=open_place(place))
+    begun.step()
+    place.rename(away)
+    back = threading.Timer(1.0, lambda: away.rename(place))
+    back.start()
+    result = make(again(epochs_known=1), checkpoints=open_place(place)).step()
+    back.join()
+    assert result["epoch"] == 2
+
+
+def test_storage_that_stays_away_makes_a_trial_begin_again(
+    make: Callable[..., TrialTrainable],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("sngd_tune.trainables.session.STORAGE_SECONDS", 0.0)
+    result = make(again(epochs_known=1), checkpoints=open_place(tmp_path / "gone")).step()
+    assert result["epoch"] == 1
+    assert "no checkpoint can be read" in caplog.text
 
 
 def test_notice_makes_a_trial_leave_with_a_checkpoint(
