@@ -7,29 +7,23 @@
 """
 
 import dataclasses
-import json
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-from sngd_tune.errors import ConfigurationError, LedgerError
 from sngd_tune.records.comparison import Cell, ComparisonConfig
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.target import Target
-from sngd_tune.tracking.files import make_directory, read_versioned, replace_file
+from sngd_tune.tracking.group_manifest import GroupManifest
 from sngd_tune.tracking.provenance import code_version
 
-__all__ = ["COMPARISON_VERSION", "ComparisonManifest"]
-
-#: Version of ``comparison.json``. One of another version is refused, never guessed at.
-COMPARISON_VERSION = 1
+__all__ = ["ComparisonManifest"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonManifest:
+class ComparisonManifest(GroupManifest):
     """What is known of a comparison from its first moment on.
 
     Attributes:
@@ -42,6 +36,8 @@ class ComparisonManifest:
     """
 
     NAME: ClassVar[str] = "comparison.json"
+    KIND: ClassVar[str] = "comparison"
+    KEY: ClassVar[str] = "comparison_version"
 
     comparison_id: str
     created: float
@@ -66,38 +62,7 @@ class ComparisonManifest:
         )
 
     @classmethod
-    def present(cls, directory: Path) -> bool:
-        """Whether a comparison lies in `directory`."""
-        return (directory / cls.NAME).is_file()
-
-    @classmethod
-    def check_absent(cls, directory: Path) -> None:
-        """Raise ConfigurationError where a comparison lies in `directory` already."""
-        if cls.present(directory):
-            raise ConfigurationError(
-                f"{directory}: a comparison is there already; continue it with `sngd-tune resume {directory}`, or "
-                "choose another directory"
-            )
-
-    @classmethod
-    def read(cls, directory: Path) -> "ComparisonManifest":
-        """The manifest in a directory.
-
-        Raises:
-            ConfigurationError: none is there.
-            SchemaVersionError: another version of sngd_tune wrote it.
-            LedgerError: it is damaged.
-        """
-        path = directory / cls.NAME
-        values = read_versioned(path, "comparison", "comparison_version", COMPARISON_VERSION)
-        try:
-            return cls._from(values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
-
-    @classmethod
     def _from(cls, values: dict[str, Any]) -> "ComparisonManifest":
-        del values["comparison_version"]
         cells = (
             Cell(workload=each["workload"], method=each["method"], study=StudyConfig.model_validate(each["study"]))
             for each in values.pop("cells")
@@ -109,12 +74,9 @@ class ComparisonManifest:
             **values,
         )
 
-    def write(self, directory: Path) -> None:
-        """Write it into a directory, which is made where it does not exist. Raises LedgerError."""
-        make_directory(directory)
+    def _values(self) -> dict[str, Any]:
         cells = [{**vars(cell), "study": cell.study.model_dump(mode="json", by_alias=True)} for cell in self.cells]
-        values = {
-            "comparison_version": COMPARISON_VERSION,
+        return {
             "comparison_id": self.comparison_id,
             "created": self.created,
             "code_version": self.code_version,
@@ -122,8 +84,6 @@ class ComparisonManifest:
             "targets": {label: dataclasses.asdict(target) for label, target in self.targets.items()},
             "cells": cells,
         }
-        content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        replace_file(directory / self.NAME, content.encode(), mode=0o600)  # a tracking URI may hold a password
 
 
 def _grouped(study: StudyConfig, group: dict[str, str]) -> StudyConfig:

@@ -8,29 +8,23 @@
 """
 
 import dataclasses
-import json
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-from sngd_tune.errors import ConfigurationError, LedgerError
 from sngd_tune.records.scaling import PlannedPoint, ScalingConfig, Variant
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.target import Target
-from sngd_tune.tracking.files import make_directory, read_versioned, replace_file
+from sngd_tune.tracking.group_manifest import GroupManifest
 from sngd_tune.tracking.provenance import code_version
 
-__all__ = ["SCALING_VERSION", "ScalingManifest"]
-
-#: Version of ``scaling-plan.json``. One of another version is refused, never guessed at.
-SCALING_VERSION = 1
+__all__ = ["ScalingManifest"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingManifest:
+class ScalingManifest(GroupManifest):
     """What is known of a scaling study from its first moment on.
 
     Attributes:
@@ -44,6 +38,8 @@ class ScalingManifest:
     """
 
     NAME: ClassVar[str] = "scaling-plan.json"
+    KIND: ClassVar[str] = "scaling study"
+    KEY: ClassVar[str] = "scaling_version"
 
     scaling_id: str
     created: float
@@ -73,38 +69,7 @@ class ScalingManifest:
         )
 
     @classmethod
-    def present(cls, directory: Path) -> bool:
-        """Whether a scaling study lies in `directory`."""
-        return (directory / cls.NAME).is_file()
-
-    @classmethod
-    def check_absent(cls, directory: Path) -> None:
-        """Raise ConfigurationError where a scaling study lies in `directory` already."""
-        if cls.present(directory):
-            raise ConfigurationError(
-                f"{directory}: a scaling study is there already; continue it with `sngd-tune resume {directory}`, or "
-                "choose another directory"
-            )
-
-    @classmethod
-    def read(cls, directory: Path) -> "ScalingManifest":
-        """The manifest in a directory.
-
-        Raises:
-            ConfigurationError: none is there.
-            SchemaVersionError: another version of sngd_tune wrote it.
-            LedgerError: it is damaged.
-        """
-        path = directory / cls.NAME
-        values = read_versioned(path, "scaling study", "scaling_version", SCALING_VERSION)
-        try:
-            return cls._from(values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LedgerError(f"{path}: not a readable manifest ({error}); restore it from a backup") from error
-
-    @classmethod
     def _from(cls, values: dict[str, Any]) -> "ScalingManifest":
-        del values["scaling_version"]
         target = values.pop("target")
         return cls(
             config=ScalingConfig.model_validate(values.pop("config")),
@@ -114,14 +79,11 @@ class ScalingManifest:
             **values,
         )
 
-    def write(self, directory: Path) -> None:
-        """Write it into a directory, which is made where it does not exist. Raises LedgerError."""
-        make_directory(directory)
+    def _values(self) -> dict[str, Any]:
         variants = [
             {**vars(each), "study": each.study.model_dump(mode="json", by_alias=True)} for each in self.variants
         ]
-        values = {
-            "scaling_version": SCALING_VERSION,
+        return {
             "scaling_id": self.scaling_id,
             "created": self.created,
             "code_version": self.code_version,
@@ -130,8 +92,6 @@ class ScalingManifest:
             "points": [dataclasses.asdict(each) for each in self.points],
             "variants": variants,
         }
-        content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        replace_file(directory / self.NAME, content.encode(), mode=0o600)  # a tracking URI may hold a password
 
 
 def _variant(values: dict[str, Any]) -> Variant:
