@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 MOONS, FAULTS = "tests.examples.moons:Moons", "tests.examples.faults"
 
 #: What differs from run to run with nothing being wrong.
-_NOISE = ("seconds", "joules", "memory", "per_second")
+NOISE = ("seconds", "joules", "memory", "per_second")
 
 
 def study(**changes: Any) -> StudyConfig:
@@ -128,7 +128,7 @@ def epochs(ledger: Ledger, trial: str) -> list[int]:
 def measured(ledger: Ledger, trial: str) -> list[dict[str, float]]:
     """What a trial measured, without the noise of times."""
     return [
-        {name: value for name, value in metrics.scalars().items() if not any(word in name for word in _NOISE)}
+        {name: value for name, value in metrics.scalars().items() if not any(word in name for word in NOISE)}
         for _, _, metrics in ledger.epoch_metrics(trial)
     ]
 

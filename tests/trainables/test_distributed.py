@@ -11,14 +11,13 @@ from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.tracking.ledger import Ledger
 from tests.examples.faults import DIVERGES, RAISES, SLOW
-from tests.studies import FAULTS, Witness, epochs, outcomes, run, study, trial_processes
+from tests.studies import FAULTS, NOISE, Witness, epochs, outcomes, run, study, trial_processes
 from tests.training_ranks import Digits, config
 from tests.training_ranks import run as train_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
 TWO = {"workers": 2}
-NOISE = ("seconds", "memory", "per_second")
 
 
 def test_the_ledger_holds_what_one_process_comes_to_and_stopped_trials_free_their_workers(tmp_path: Path) -> None:
