@@ -7,45 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.tracking.ledger import Ledger
-from tests.studies import ROOT, epochs, outcomes
+from tests.commands import running
+from tests.studies import epochs, outcomes
+from tests.users import write_user_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-STUDY = {
-    "schema": 1,
-    "name": "mine",
-    "workload": "my_moons:Slow",
-    "epochs": 3,
-    "fixed": {"batch_size": 100},
-    "space": {"lr": {"low": 0.01, "high": 0.2, "log": True}},
-    "search": {"trials": 5, "scheduler": {"name": "none"}},
-    "confirm": {"seeds": 1},
-    "mlflow": {"enabled": False},
-}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A user's folder: own workload, study file, nothing of the repository."""
-    text = (ROOT / "tests" / "examples" / "moons.py").read_text()
-    slow = (
-        "\n\nclass Slow(Moons):\n"
-        "    def loss(self, outputs, targets):\n"
-        "        import time\n\n"
-        "        time.sleep(0.2 if outputs.requires_grad else 0.0)\n"
-        "        return super().loss(outputs, targets)\n"
-    )
-    (tmp_path / "my_moons.py").write_text(text + slow)
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STUDY))
+    write_user_folder(tmp_path, trials=5, confirm_seeds=1)
     return tmp_path
 
 
@@ -65,23 +43,8 @@ def finish(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@contextmanager
-def started(folder: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # its signals are not ours
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def started(folder: Path, *arguments: str) -> "AbstractContextManager[subprocess.Popen[str]]":
+    return running(command(*arguments), cwd=folder, env=environment(folder))
 
 
 def wait_for_trials(directory: Path, count: int) -> dict[str, TrialRecord]:

@@ -1,12 +1,11 @@
 """A training on two ranks is that of one process on the joint batches; what would part them is decided together."""
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 
+from tests.rank_processes import two_ranks
 from tests.training_ranks import CASES, SENSITIVE, Digits, config, parameters, run
 
 pytestmark = pytest.mark.slow
@@ -17,20 +16,7 @@ TOLERANCE = {"training_loss": 1e-6}
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    directory = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", "-m", "tests.training_ranks"]
-    processes = [
-        subprocess.Popen([*command, str(rank), "2", str(directory)], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors[-4000:]
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return two_ranks("tests.training_ranks", tmp_path_factory.mktemp("ranks"), "-W", "error")
 
 
 @pytest.mark.parametrize("case", CASES)

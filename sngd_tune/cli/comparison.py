@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sngd_tune.cli.app import Code, app
+from sngd_tune.cli.app import app
+from sngd_tune.cli.group import conclude_group, show_group_status
 from sngd_tune.cli.options import (
     Address,
     DataDir,
@@ -19,7 +20,7 @@ from sngd_tune.cli.options import (
     new_directory,
     with_places,
 )
-from sngd_tune.display import holder_text, print_json, print_renderable, print_table, say
+from sngd_tune.display import print_json, print_renderable, print_table, say
 from sngd_tune.redaction import redact
 
 if TYPE_CHECKING:
@@ -106,16 +107,7 @@ def continue_comparison(directory: Path, address: str | None, output: Format) ->
 
 def show_comparison_status(directory: Path, output: Format) -> None:
     """What `status` does."""
-    from sngd_tune.tracking.directory import holder
-
-    tally, named = _tally(directory), holder(directory)
-    if output is Format.JSON:
-        found = {"schema": 1, "comparison": tally.name, "directory": directory, "holder": named}
-        counts = {"trials_total": tally.total, "trials_finished": tally.finished}
-        print_json({**found, **counts, "trials": [record.to_dict() for record in tally.trials.values()]})
-        return
-    print(f"{tally.name}: {tally.finished} of {tally.total} trials finished, {holder_text(named)}")
-    print(tally.outcomes() or "none begun")
+    show_group_status("comparison", _tally(directory), directory, output)
 
 
 def print_comparison(directory: Path, output: Format | ReportFormat) -> None:
@@ -145,12 +137,5 @@ def _tally(directory: Path) -> "Tally":
 def _conclude(result: "ComparisonResult", output: Format) -> None:
     """Print what a comparison found, and leave with its exit code."""
     print_comparison(result.directory, output)
-    if result.mirror_missed:
-        say(f"MLflow lacks {result.mirror_missed} records; `sngd-tune sync {result.directory}` sends them")
-    if result.outcome == "interrupted":
-        say(f"interrupted; `sngd-tune resume {result.directory}` goes on and repeats no finished trial")
-        raise typer.Exit(Code.INTERRUPTED)
-    say(f"the whole report: {result.directory / 'report.html'}; in MLflow: sngd-tune ui {result.directory}")
-    if result.outcome == "partial":
-        say("a method has no winner, or a winner's training failed; the report says which")
-        raise typer.Exit(Code.PARTIAL)
+    partial = "a method has no winner, or a winner's training failed; the report says which"
+    conclude_group(result, "report.html", partial)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sngd_tune.cli.app import Code, app
+from sngd_tune.cli.app import app
+from sngd_tune.cli.group import conclude_group, show_group_status
 from sngd_tune.cli.options import (
     Address,
     DataDir,
@@ -18,7 +19,7 @@ from sngd_tune.cli.options import (
     new_directory,
     with_places,
 )
-from sngd_tune.display import holder_text, print_json, print_renderable, print_table, say
+from sngd_tune.display import print_json, print_renderable, print_table, say
 from sngd_tune.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -103,17 +104,10 @@ def continue_scaling(directory: Path, address: str | None, output: Format) -> No
 
 def show_scaling_status(directory: Path, output: Format) -> None:
     """What `status` does."""
-    from sngd_tune.tracking.directory import holder
     from sngd_tune.tracking.scaling import ScalingManifest
 
-    tally, named = _tally(ScalingManifest.read(directory), directory), holder(directory)
-    if output is Format.JSON:
-        found = {"schema": 1, "scaling": tally.name, "directory": directory, "holder": named}
-        counts = {"trials_total": tally.total, "trials_finished": tally.finished}
-        print_json({**found, **counts, "trials": [record.to_dict() for record in tally.trials.values()]})
-        return
-    print(f"{tally.name}: {tally.finished} of {tally.total} trainings finished, {holder_text(named)}")
-    print(tally.outcomes() or "none begun")
+    tally = _tally(ScalingManifest.read(directory), directory)
+    show_group_status("scaling", tally, directory, output, unit="trainings")
 
 
 def report_scaling(directory: Path, output: ReportFormat, page: Path | None) -> None:
@@ -157,12 +151,4 @@ def _tally(manifest: "ScalingManifest", directory: Path | None = None) -> "Tally
 def _conclude(result: "ScalingResult", output: Format) -> None:
     """Print what a scaling study found, and leave with its exit code."""
     print_scaling(result.directory, output)
-    if result.mirror_missed:
-        say(f"MLflow lacks {result.mirror_missed} records; `sngd-tune sync {result.directory}` sends them")
-    if result.outcome == "interrupted":
-        say(f"interrupted; `sngd-tune resume {result.directory}` goes on and repeats no finished trial")
-        raise typer.Exit(Code.INTERRUPTED)
-    say(f"the whole report: {result.directory / 'scaling.html'}; in MLflow: sngd-tune ui {result.directory}")
-    if result.outcome == "partial":
-        say("a training failed, or a point does not fit; the report says which")
-        raise typer.Exit(Code.PARTIAL)
+    conclude_group(result, "scaling.html", "a training failed, or a point does not fit; the report says which")

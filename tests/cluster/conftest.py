@@ -4,32 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.cluster.heads import Head, started
-from tests.studies import ROOT
-
-_SLOW = """
-
-class Slow(Moons):
-    def loss(self, outputs, targets):
-        import time
-
-        time.sleep(0.2 if outputs.requires_grad else 0.0)
-        return super().loss(outputs, targets)
-"""
-
-_STUDY = {
-    "schema": 1,
-    "name": "mine",
-    "workload": "my_moons:Slow",
-    "epochs": 3,
-    "fixed": {"batch_size": 100},
-    "space": {"lr": {"low": 0.01, "high": 0.2, "log": True}},
-    "search": {"trials": 4, "scheduler": {"name": "none"}},
-    "confirm": {"seeds": 0},
-    "mlflow": {"enabled": False},
-}
+from tests.users import write_user_folder
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +21,5 @@ def user(tmp_path: Path) -> Path:
     """A user's folder: own workload, study file, nothing of the repository."""
     folder = tmp_path / "user"
     folder.mkdir()
-    (folder / "my_moons.py").write_text((ROOT / "tests" / "examples" / "moons.py").read_text() + _SLOW)
-    (folder / "mine.yaml").write_text(yaml.safe_dump(_STUDY))
+    write_user_folder(folder, trials=4, confirm_seeds=0)
     return folder

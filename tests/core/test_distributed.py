@@ -1,8 +1,5 @@
 """Two ranks with half of each batch are one process with the joint batch; what could part them is decided together."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -12,26 +9,14 @@ from sngd_tune.core.distributed import unwrapped
 from sngd_tune.errors import ReconstructionError
 from tests.core.problems import network
 from tests.core.ranks import CASES, FORMS, damped, joint
+from tests.rank_processes import two_ranks
 
 TOLERANCE = 1e-10
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.core.ranks"]
-    processes = [
-        subprocess.Popen([*command, str(rank), "2", str(directory)], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors[-4000:]
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return two_ranks("tests.core.ranks", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("form", FORMS)

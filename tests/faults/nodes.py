@@ -5,14 +5,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 import pytest
 
+from tests.commands import running
 from tests.studies import ROOT, trial_processes
 
 __all__ = ["SNGD_TUNE", "Nodes", "environment", "lives", "until"]
@@ -91,24 +92,9 @@ class Nodes:
         found = {name: trial_processes(node["pid"]) for name, node in self.nodes.items() if name != "head"}
         return {name: processes[0] for name, processes in found.items() if processes}
 
-    @contextmanager
-    def started(self, *arguments: object, node: str = "head") -> "Iterator[subprocess.Popen[str]]":
+    def started(self, *arguments: object, node: str = "head") -> "AbstractContextManager[subprocess.Popen[str]]":
         """`sngd-tune` with these arguments, running on a node; killed at the end if it still runs."""
-        process = subprocess.Popen(
-            self._run(node, arguments),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # its signals are not ours
-        )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+        return running(self._run(node, arguments), cwd=ROOT, env=environment())
 
     def _run(self, node: str, arguments: tuple[object, ...]) -> list[str]:
         words = [*SNGD_TUNE, *map(str, arguments)]
