@@ -112,6 +112,8 @@ def climb(
     """
     times = {halvings: timed(halvings)}
     while halvings > floor:
+        if times[halvings] * 2**growth > longest:  # a second time, as other processes may have held up the first
+            times[halvings] = min(times[halvings], timed(halvings))
         now = times[halvings]
         if not floor and now * 2 ** (growth * halvings) <= longest:
             return Timing(timed(0))
