@@ -71,6 +71,12 @@ class Update:
         """The gradients in one matrix, ``[*lead, d_out, d]``; a copy where there are two."""
         return self.gradients[0] if self.site is None else join(self.gradients)
 
+    def reconstructed(self) -> Tensor:
+        """``∇_W′ = ∇ R``, shaped as `gradient`; the gradient itself for a plain parameter."""
+        if self.root is None:
+            return self.gradient
+        return self.root.apply(self.gradient) if len(self.gradients) == 1 else self.root.apply_(self.gradient)
+
     def natural(self) -> Parts:
         """``∇ (G + λI)⁻¹``; the gradient itself for a plain parameter."""
         return self.gradients if self.root is None else self.root.natural(self.gradients)
@@ -186,14 +192,12 @@ class AdamWBase(Base):
     scales_with_gradients = False
 
     def directions(self, updates: Sequence[Update], states: States, group: Group) -> list[Tensor]:
-        gradients = [  # in one piece: the fused kernel goes by addresses alone
-            (update.gradient if update.root is None else update.root.apply(update.gradient)).contiguous()
-            for update in updates
-        ]
+        # In one piece: the fused kernel goes by addresses alone.
+        gradients = [update.reconstructed().contiguous() for update in updates]
         moments = [_moments(states[update.parameters[0]], g) for update, g in zip(updates, gradients, strict=True)]
         directions: list[Tensor] = []
         for update, direction in zip(updates, _adam(gradients, moments, group["betas"], group["eps"]), strict=True):
-            joint = direction if update.root is None else update.root.apply_transpose(direction)
+            joint = direction if update.root is None else update.root.apply_transpose_(direction)
             directions += update.shaped(take_apart(joint, len(update.parameters)))
         return directions
 

@@ -264,6 +264,13 @@ class TestConformance:
         for name, tensor in case.operator.tensors().items():
             assert torch.equal(tensor, kept[1][name])
 
+    def test_what_may_be_spent_gives_the_same_bits(self, case, x):
+        kept = {name: tensor.clone() for name, tensor in case.operator.tensors().items()}
+        for method in ("apply", "apply_transpose"):
+            assert torch.equal(getattr(case.operator, f"{method}_")(x.clone()), getattr(case.operator, method)(x))
+        for name, tensor in case.operator.tensors().items():
+            assert torch.equal(tensor, kept[name])
+
 
 def concrete(base: type) -> set[type]:
     """The operators below `base` that can be made."""

@@ -42,6 +42,14 @@ class RootOperator(ABC):
     def solve_transpose(self, x: Tensor) -> Tensor:
         """``x R⁻ᵀ``: weights and displacements into the coordinates of ``W′``."""
 
+    def apply_(self, x: Tensor) -> Tensor:
+        """`apply` to what nobody needs any more: in its memory where that can be done."""
+        return self.apply(x)
+
+    def apply_transpose_(self, x: Tensor) -> Tensor:
+        """`apply_transpose`, as `apply_`."""
+        return self.apply_transpose(x)
+
     def precondition(self, x: Tensor) -> Tensor:
         """``x (G + λI)⁻¹``: the natural gradient."""
         return self.apply_transpose(self.apply(x))

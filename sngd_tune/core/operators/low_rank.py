@@ -48,7 +48,15 @@ class LowRankOperator(RootOperator):
     def precondition(self, x: Tensor) -> Tensor:
         return self._multiply(x, self._inverse)
 
+    def apply_(self, x: Tensor) -> Tensor:
+        right, rest = self._root
+        inner = x @ self.basis
+        if x.dim() == 2 and self.basis.dim() == 2 and not x.is_cuda:
+            return x.addmm_(inner, right, beta=self._rest)
+        return x.mul_(rest[..., None, None]).add_(inner @ right)
+
     apply_transpose = apply
+    apply_transpose_ = apply_
     solve_transpose = solve
 
     def accumulate(self, parts: Parts, into: Parts, momentum: float, length: float | None = None) -> None:
