@@ -39,11 +39,11 @@ WORKLOADS = ("mnist_mlp", "mnist_autoencoder", "fashion_cnn", "ptb_lstm", "shake
 
 
 def _sgd(lr: float) -> Make:
-    return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, fused=True)
 
 
 def _adamw(lr: float) -> Make:
-    return lambda model: torch.optim.AdamW(model.parameters(), lr=lr)
+    return lambda model: torch.optim.AdamW(model.parameters(), lr=lr, fused=True)
 
 
 def _sngd(lr: float | None = None, base: str | None = None, **settings: Any) -> Make:

@@ -168,7 +168,7 @@ class _Entrant:
 def _rows(problem: _Problem, rounds: int) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     model = problem.model()
-    sgd = _Entrant(problem, lambda model: torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9))
+    sgd = _Entrant(problem, lambda model: torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9, fused=True))
     quick = _seconds(sgd)
     interval = BLOCK if quick < _SLOW_SECONDS else _SHORT
     settings = {name: _settings(choice, model, interval) for name, choice in CHOICES.items()}

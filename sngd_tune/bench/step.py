@@ -84,8 +84,8 @@ def _plain(make: Callable[[Any], torch.optim.Optimizer]) -> Candidate:
 #: By name. ``default`` is what `SNGD(model)` is: rank 16 on AdamW. The granularities below it are on SGD, with what
 #: they leave out at its default: fisher_interval 50, statistics_interval 25, grafted, momentum 0.9.
 CANDIDATES: dict[str, Candidate] = {
-    _BASELINE: _plain(lambda parameters: torch.optim.SGD(parameters, lr=_LR, momentum=0.9)),
-    "adamw": _plain(lambda parameters: torch.optim.AdamW(parameters, lr=_LR)),
+    _BASELINE: _plain(lambda parameters: torch.optim.SGD(parameters, lr=_LR, momentum=0.9, fused=True)),
+    "adamw": _plain(lambda parameters: torch.optim.AdamW(parameters, lr=_LR, fused=True)),
     "default": _sngd(base=None),
     "rank 16": _sngd(FisherSettings(rank=16)),
     "rank 64": _sngd(FisherSettings(rank=64)),

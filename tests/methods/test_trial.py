@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from sngd_tune.errors import ConfigurationError, MissingDependencyError
@@ -119,3 +120,15 @@ def test_single_layers_train_with_settings_of_their_own(form: str) -> None:
         "0": FisherSettings(rank=2),
         "2": FisherSettings(granularity="kron", fisher_interval=3),
     }
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw"])
+def test_torchs_fused_kernels_are_taken_but_for_numbers_that_they_refuse(method: str) -> None:
+    real = nn.Linear(3, 2)
+    assert build(real, trial(optimizer=method))[1].defaults["fused"] is True
+    imaginary = nn.Linear(3, 2, dtype=torch.complex64)
+    optimizer = build(imaginary, trial(optimizer=method))[1]
+    before = imaginary.weight.detach().clone()
+    imaginary(torch.ones(1, 3, dtype=torch.complex64)).abs().sum().backward()
+    optimizer.step()
+    assert not torch.equal(imaginary.weight, before)

@@ -23,7 +23,7 @@ from sngd_tune.selection.cost.timing import Timing
 __all__ = ["CACHE_VERSION", "CostCache", "default_cache", "environment"]
 
 #: Of the file's form and of what is measured: raise it where the operations change their price.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 #: Entries of an environment; the oldest go first.
 _MOST = 20_000
 

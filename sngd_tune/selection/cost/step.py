@@ -230,8 +230,8 @@ def _sngd(model: nn.Module, base: str, statistics_interval: int = _NEVER) -> SNG
 
 
 _OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
-    "sgd": lambda model: torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9),
-    "adamw": lambda model: torch.optim.AdamW(model.parameters(), lr=_LR),
+    "sgd": lambda model: torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9, fused=True),
+    "adamw": lambda model: torch.optim.AdamW(model.parameters(), lr=_LR, fused=True),
     _reference("sgd"): lambda model: _sngd(model, "sgd"),
     _reference("adamw"): lambda model: _sngd(model, "adamw"),
     _OBSERVING: lambda model: _sngd(model, "sgd", statistics_interval=_OBSERVING_INTERVAL),
