@@ -14,19 +14,18 @@ A cell is an ordinary study in ``DIR/<workload>/<method>``; `resume` repeats no 
 """
 
 import gc
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sngd_tune.cluster.head import head_watched
-from sngd_tune.cluster.resources import check_resources
-from sngd_tune.cluster.session import ray_session
+from sngd_tune.cluster.resources import wait_for_resources
 from sngd_tune.confirmation import confirmations
 from sngd_tune.energy.watts import named_watts
 from sngd_tune.errors import ConfigurationError
-from sngd_tune.launch import check_optuna_storage, load_splits, module_folder, unused_removed
+from sngd_tune.launch import check_optuna_storage, load_splits, module_folder
 from sngd_tune.records.comparison import Cell, ComparisonConfig, WorkloadBudget
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.outcome import Outcome
@@ -34,10 +33,10 @@ from sngd_tune.records.ranking import winners
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.results import write_comparison
+from sngd_tune.run_session import RunSession, new_run, resumed_run
 from sngd_tune.runner import TrialRunner, interrupt_on_terminate
-from sngd_tune.study_run import StudyRun, checkpoint_place
+from sngd_tune.study_run import StudyRun
 from sngd_tune.tracking.comparison import ComparisonManifest
-from sngd_tune.tracking.directory import hold
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.manifest import Manifest
 from sngd_tune.tracking.routing import RoutingCallback
@@ -45,6 +44,8 @@ from sngd_tune.workloads.registry import find_workload
 from sngd_tune.workloads.workload import Splits
 
 __all__ = ["ComparisonResult", "check_comparison", "past_records", "resume_comparison", "run_comparison"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ class ComparisonResult:
         outcome: ``"completed"``; ``"partial"`` where a method has no winner, or a winner's training failed;
             ``"interrupted"`` after Ctrl-C.
         mirror_missed: records that MLflow still lacks.
+        copy_missed: files that the copy in the storage still lacks.
     """
 
     directory: Path
     outcome: Literal["completed", "partial", "interrupted"]
     mirror_missed: int = 0
+    copy_missed: int = 0
 
 
 def run_comparison(
@@ -69,6 +72,8 @@ def run_comparison(
     directory: Path,
     *,
     address: str | None = None,
+    working_dir: Path | None = None,
+    wait: float = 0.0,
     listeners: Sequence[StudyListener] = (),
 ) -> ComparisonResult:
     """Run a comparison from the start, in a new directory.
@@ -78,25 +83,25 @@ def run_comparison(
         cells: its studies.
         directory: made where it does not exist.
         address: of a Ray cluster; None starts a local one.
+        working_dir: as for `run_study`.
+        wait: as for `run_study`.
         listeners: told about trials and epochs of all cells on this thread.
 
     Raises:
-        ConfigurationError: a workload, its data, its target, resources, Optuna's storage or the directory are not as
-            they must be; nothing was started.
-        StudyHeldError: another live process holds the directory.
+        ConfigurationError: a workload, its data, its target, resources, a storage or the directory are not as they must
+            be; nothing was started.
+        StudyHeldError: another live process holds the directory or its copy in the storage.
         LedgerError: a ledger cannot be written any more; finished trials are intact.
     """
+    folder = module_folder((budget.workload for budget in config.workloads), working_dir)
     targets = check_comparison(config, cells)
     check_optuna_storage(cells[0].study)
     named_watts()  # a wrong one is told here, and not by every trial
-    ComparisonManifest.check_absent(directory)
-    Manifest.check_absent(directory)
     manifest = ComparisonManifest.new(config, targets, cells)
-    folder = module_folder(budget.workload for budget in config.workloads)
-    with unused_removed(directory), hold(directory), ray_session(address, folder), head_watched(address, directory):
-        check_resources(config.search.resources)
+    with new_run(directory, config.storage, address, folder) as session:
+        wait_for_resources(config.search.resources, wait, _log.info)
         manifest.write(directory)
-        return _Comparison(directory.absolute(), manifest, listeners).conduct()
+        return _Comparison(session, manifest, listeners).conduct()
 
 
 def check_comparison(config: ComparisonConfig, cells: Sequence[Cell]) -> dict[str, Target]:
@@ -112,19 +117,29 @@ def check_comparison(config: ComparisonConfig, cells: Sequence[Cell]) -> dict[st
 
 
 def resume_comparison(
-    directory: Path, *, address: str | None = None, listeners: Sequence[StudyListener] = ()
+    directory: Path,
+    *,
+    storage: str | None = None,
+    data_dir: Path | None = None,
+    address: str | None = None,
+    working_dir: Path | None = None,
+    wait: float = 0.0,
+    listeners: Sequence[StudyListener] = (),
 ) -> ComparisonResult:
     """Go on with a comparison: finished trials count, the rest follows.
 
+    Args: as for `resume_study`.
+
     Raises: as `run_comparison`; and SchemaVersionError where another version wrote it.
     """
-    manifest = ComparisonManifest.read(directory)
+    manifest = ComparisonManifest.read(directory).with_data(data_dir)
+    config = manifest.config
+    folder = module_folder((budget.workload for budget in config.workloads), working_dir)
     check_optuna_storage(manifest.cells[0].study)
     named_watts()  # a wrong one is told here, and not by every trial
-    folder = module_folder(budget.workload for budget in manifest.config.workloads)
-    with hold(directory), ray_session(address, folder), head_watched(address, directory):
-        check_resources(manifest.config.search.resources)
-        return _Comparison(directory.absolute(), manifest, listeners).conduct()
+    with resumed_run(directory, storage or config.storage, address, folder) as session:
+        wait_for_resources(config.search.resources, wait, _log.info)
+        return _Comparison(session, manifest, listeners).conduct()
 
 
 def past_records(directory: Path) -> list[TrialRecord]:
@@ -138,15 +153,20 @@ def past_records(directory: Path) -> list[TrialRecord]:
 
 
 class _Comparison:
-    """A comparison under way. Ray is up, the directory is held."""
+    """A comparison under way."""
 
-    def __init__(self, directory: Path, manifest: ComparisonManifest, listeners: Sequence[StudyListener]) -> None:
-        self._directory = directory
+    def __init__(self, session: RunSession, manifest: ComparisonManifest, listeners: Sequence[StudyListener]) -> None:
+        self._session = session
+        self._directory = session.directory
         self._manifest = manifest
-        self._listeners = listeners
+        self._listeners = [*listeners, *session.listeners]
         self._missed = 0
 
     def conduct(self) -> ComparisonResult:
+        """All of it, with its copy in the storage beside it."""
+        return self._session.conduct(self._all, self._manifest.folders(self._directory))
+
+    def _all(self) -> ComparisonResult:
         """All workloads, one after another; then the result."""
         outcome: Literal["completed", "partial", "interrupted"] = "completed"
         with interrupt_on_terminate():
@@ -165,8 +185,7 @@ class _Comparison:
         cells = _cells_of(budget, self._manifest.cells)
         target = self._manifest.targets[budget.label]
         ledgers = [self._ledger(cell) for cell in cells]
-        checkpoints = checkpoint_place(self._directory / budget.label)
-        runner = TrialRunner(cells[0].study, _load(target, cells), checkpoints)
+        runner = TrialRunner(cells[0].study, _load(target, cells), self._session.checkpoints(budget.label))
         outcome: Literal["completed", "interrupted"] = "interrupted"
         with ExitStack() as finishing:
             runs = [StudyRun(ledger, runner, self._listeners) for ledger in ledgers]

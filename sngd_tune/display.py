@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,8 @@ def holder_text(named: Mapping[str, Any] | None) -> str:
     if named is None:
         return "not running"
     gone = named["host"] == socket.gethostname() and not psutil.pid_exists(named["pid"])
-    return f"{'abandoned' if gone else 'run'} by process {named['pid']} on {named['host']}"
+    heard = f", last heard of {time.strftime('%F %T', time.localtime(named['heard']))}" if "heard" in named else ""
+    return f"{'abandoned' if gone else 'run'} by process {named['pid']} on {named['host']}{heard}"
 
 
 def _cell(value: Any) -> str:

@@ -12,19 +12,28 @@ waits. None of this has run on a GPU yet.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sngd_tune.errors import GpuMemoryError
 
-__all__ = ["CONTEXT_BYTES", "Gpu", "GpuProcess", "energy_counter", "limit_memory", "read_gpus", "wait_for_memory"]
+__all__ = [
+    "CONTEXT_BYTES",
+    "Gpu",
+    "GpuProcess",
+    "energy_counter",
+    "gpu_gauges",
+    "limit_memory",
+    "read_gpus",
+    "wait_for_memory",
+]
 
 #: What a process takes on a GPU beside what torch's allocator holds: CUDA's context and the kernels of its libraries.
 CONTEXT_BYTES = 500_000_000
 
-_GB = 1e9
+_GB, _MEGA = 1e9, 1e6
 _MILLI = 1000.0
 #: How much of its share a trial must find: drivers keep some of a GPU for themselves.
 _LEAST = 0.9
@@ -114,6 +123,42 @@ def energy_counter(uuid: str) -> Callable[[], float] | None:
     except (nvml.NVMLError, OSError):
         return None
     return read
+
+
+def gpu_gauges() -> Callable[[], dict[str, float]]:
+    """Reads how busy the GPUs are that this process may use, under the names of MLflow's system metrics.
+
+    NVML stays open for the life of the process, as for `energy_counter`.
+
+    Returns:
+        a reader; it finds nothing where NVML, its package or a GPU is missing, and leaves out what a GPU does not say.
+    """
+    found = _visible(read_gpus())
+    if not found:
+        return dict
+    import pynvml as nvml
+
+    nvml.nvmlInit()
+    handles = {gpu.index: nvml.nvmlDeviceGetHandleByIndex(gpu.index) for gpu in found}
+    return lambda: {
+        f"gpu_{index}_{name}": value for index, handle in handles.items() for name, value in _gauges(nvml, handle)
+    }
+
+
+def _gauges(nvml: Any, handle: Any) -> Iterator[tuple[str, float]]:
+    memory = _supported(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    if memory is not None:
+        yield "memory_usage_megabytes", memory.used / _MEGA
+        yield "memory_usage_percentage", 100 * memory.used / memory.total
+    rates = _supported(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+    if rates is not None:
+        yield "utilization_percentage", float(rates.gpu)
+    power = _supported(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
+    limit = _supported(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    if power is not None:
+        yield "power_usage_watts", power / _MILLI
+    if power is not None and limit:
+        yield "power_usage_percentage", 100 * power / limit
 
 
 def wait_for_memory(share: float, seconds: float, read: Callable[[], Sequence[Gpu]] = read_gpus) -> None:

@@ -1,41 +1,24 @@
-"""The one place where all of it meets: what a study needs is checked, brought up and held, and the study is run.
+"""The one place where all of it meets: what a study needs is checked, its run is held, and the study is conducted.
 
 Everything that can be wrong with the input is found before the run directory is made. Whatever stops a study, the
 ledger has every finished trial, and `resume_study` goes on.
 """
 
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sngd_tune.cluster.head import head_watched
-from sngd_tune.cluster.session import ray_session
 from sngd_tune.energy.watts import named_watts
-from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.events import StudyListener
 from sngd_tune.records.study import StudyConfig
+from sngd_tune.run_session import RunSession, new_run, resumed_run
 from sngd_tune.runner import TrialRunner
 from sngd_tune.sizing.resources import settle_resources
-from sngd_tune.study_run import StudyResult, StudyRun, checkpoint_place
-from sngd_tune.tracking.continuation import check_absent, fetch, holds_study
-from sngd_tune.tracking.directory import hold
-from sngd_tune.tracking.lease import Lease, LeaseWatch, hold_lease
+from sngd_tune.study_run import StudyResult, StudyRun
 from sngd_tune.tracking.ledger import Ledger
-from sngd_tune.tracking.manifest import Manifest
-from sngd_tune.tracking.replica import Replica, is_directory, run_place
 from sngd_tune.workloads.registry import find_workload, load_data
 from sngd_tune.workloads.workload import Splits
 
-__all__ = [
-    "check_optuna_storage",
-    "load_splits",
-    "module_folder",
-    "resume_study",
-    "run_study",
-    "unused_removed",
-]
+__all__ = ["check_optuna_storage", "load_splits", "module_folder", "resume_study", "run_study"]
 
 
 def run_study(
@@ -68,14 +51,9 @@ def run_study(
     splits = load_splits(config)
     check_optuna_storage(config)
     named_watts()  # a wrong one is told here, and not by every trial
-    place = run_place(config.storage, directory)
-    with unused_removed(directory), hold(directory):
-        Manifest.check_absent(directory)
-        with ray_session(address, folder), head_watched(address, directory), hold_lease(place) as lease:
-            settled = settle_resources(config, splits, wait)
-            if lease is not None:
-                check_absent(lease.place)
-            return _conduct(Ledger.create(directory, config), settled, splits, lease, listeners)
+    with new_run(directory, config.storage, address, folder) as session:
+        settled = settle_resources(config, splits, wait)
+        return _conduct(Ledger.create(directory, config), settled, splits, session, listeners)
 
 
 def resume_study(
@@ -110,40 +88,20 @@ def resume_study(
     splits = load_splits(here)
     check_optuna_storage(config)
     named_watts()  # a wrong one is told here, and not by every trial
-    place = run_place(storage or config.storage, directory)
-    with (
-        hold(directory),
-        ray_session(address, folder),
-        head_watched(address, directory),
-        hold_lease(place) as lease,
-    ):
+    with resumed_run(directory, storage or config.storage, address, folder) as session:
         settled = settle_resources(config, splits, wait)
-        if lease is not None and not is_directory(lease.place, directory) and holds_study(lease.place):
-            fetch(lease.place, directory)
-        return _conduct(ledger, settled, splits, lease, listeners)
+        return _conduct(ledger, settled, splits, session, listeners)
 
 
 def _conduct(
-    ledger: Ledger, settled: StudyConfig, splits: Splits, lease: Lease | None, listeners: Sequence[StudyListener]
+    ledger: Ledger, settled: StudyConfig, splits: Splits, session: RunSession, listeners: Sequence[StudyListener]
 ) -> StudyResult:
-    """The study itself, with its copy in the storage beside it. Ray is up, directory and copy are held.
+    """The study itself, with its copy in the storage beside it.
 
     The ledger keeps the resources as the file has them: another cluster makes other numbers of ``auto``.
     """
-    directory = ledger.directory
-    checkpoints = checkpoint_place(directory if lease is None else lease.place)
-    runner = TrialRunner(settled, splits, checkpoints)
-    if lease is None:
-        return StudyRun(ledger, runner, listeners).conduct()
-    replica = None if is_directory(lease.place, directory) else Replica(directory, lease)
-    missed = 0
-    try:
-        result = StudyRun(ledger, runner, [*listeners, LeaseWatch(lease)]).conduct()
-    finally:  # an error of the ledger leaves trials that are worth keeping
-        if replica is not None:
-            missed = replica.close()
-    lease.check()
-    return replace(result, copy_missed=missed)
+    runner = TrialRunner(settled, splits, session.checkpoints())
+    return session.conduct(StudyRun(ledger, runner, [*listeners, *session.listeners]).conduct)
 
 
 def module_folder(workloads: Iterable[str], working_dir: Path | None = None) -> Path | None:
@@ -179,15 +137,3 @@ def check_optuna_storage(config: StudyConfig) -> None:
     from sngd_tune.search.study_storage import check_study_storage
 
     check_study_storage(config)
-
-
-@contextmanager
-def unused_removed(directory: Path) -> Iterator[None]:
-    """Where a study or comparison could not begin, take away the run directory that was made for it."""
-    existed = directory.exists()
-    try:
-        yield
-    except ConfigurationError:
-        if not existed and directory.is_dir() and [path.name for path in directory.iterdir()] == [".lock"]:
-            shutil.rmtree(directory)
-        raise

@@ -22,7 +22,7 @@ _STOP_SECONDS = 10.0
 
 
 def ui_store(directory: Path | None, runs: Path, tracking_uri: str | None) -> str:
-    """The MLflow store to show: of a study or comparison, of a folder of them, or of the runs directory.
+    """The MLflow store to show: of a study, comparison or scaling study, of a folder of them, or of the runs directory.
 
     Args:
         directory: a run directory, a folder of run directories, or None.
@@ -37,6 +37,7 @@ def ui_store(directory: Path | None, runs: Path, tracking_uri: str | None) -> st
     from sngd_tune.tracking.group import store_uri
     from sngd_tune.tracking.ledger import Ledger
     from sngd_tune.tracking.manifest import Manifest
+    from sngd_tune.tracking.scaling import ScalingManifest
 
     if tracking_uri is not None:
         return tracking_uri
@@ -45,6 +46,8 @@ def ui_store(directory: Path | None, runs: Path, tracking_uri: str | None) -> st
         uri = store_uri(folder.absolute(), Ledger.open(folder).config.mlflow)
     elif ComparisonManifest.present(folder):
         uri = store_uri(folder.absolute(), ComparisonManifest.read(folder).config.mlflow)
+    elif ScalingManifest.present(folder):
+        uri = store_uri(folder.absolute(), ScalingManifest.read(folder).config.mlflow)
     else:
         uri = default_tracking_uri(folder / "study")
     path = Path(uri.removeprefix("sqlite:///"))

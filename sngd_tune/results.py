@@ -7,13 +7,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sngd_tune.history import past_trials
+from sngd_tune.records.attempts import attempts_of, together
 from sngd_tune.records.comparison import Cell
 from sngd_tune.records.importance import Importance
 from sngd_tune.report.comparison.figures import write_comparison_figures
 from sngd_tune.report.comparison.page import write_comparison_page
 from sngd_tune.report.comparison.summary import ComparisonReport, MethodResults, WorkloadResults, summarize_comparison
 from sngd_tune.report.decision.decide import decide
+from sngd_tune.report.decision.document import decision_dict, document
 from sngd_tune.report.decision.economy import devices
+from sngd_tune.report.decision.language import Language, LanguageCode
+from sngd_tune.report.decision.page import write_decision_page
 from sngd_tune.report.decision.values import Basis, Decision, Terms
 from sngd_tune.report.setup import machine_section
 from sngd_tune.search.importance import importances as find_importances
@@ -36,6 +40,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+#: In a comparison's directory and, as artifacts, in its run in MLflow.
+_REPORTS = ("report.json", "report.html", "decision.json", "decision.html")
 
 
 def comparison_results(directory: Path, manifest: ComparisonManifest) -> list[WorkloadResults]:
@@ -71,7 +78,10 @@ def decision_report(directory: Path, terms: Terms) -> Decision:
 
 
 def write_comparison(directory: Path, manifest: ComparisonManifest) -> int:
-    """Write ``report.json``, ``report.html`` and ``figures`` into a comparison's directory, and its result to MLflow.
+    """Write a comparison's reports and ``figures`` into its directory, and its result to MLflow.
+
+    ``report.json`` and ``report.html`` are the comparison's, ``decision.json`` and ``decision.html`` the decision's on
+    it, in English and without a rate or prices.
 
     Returns:
         records that MLflow could not take: 1 or 0.
@@ -84,6 +94,7 @@ def write_comparison(directory: Path, manifest: ComparisonManifest) -> int:
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
     files = [replace_file(directory / "report.json", text.encode())]
     files.append(_page(directory, manifest, report, results, directory / "report.html"))
+    files += _write_decision(directory, decide(report, results, _basis(directory, manifest, results), Terms()))
     files += write_comparison_figures(directory / "figures", report, results)
     return _mirror(directory, manifest, report, files)
 
@@ -111,7 +122,7 @@ def sync_comparison(directory: Path, tracking_uri: str | None = None) -> SyncRes
     manifest = ComparisonManifest.read(directory)
     begun = [cell for cell in manifest.cells if _ledger(directory, cell) is not None]
     synced = sum((sync_study(cell.directory(directory), tracking_uri) for cell in begun), SyncResult())
-    files = [path for name in ("report.json", "report.html") if (path := directory / name).is_file()]
+    files = [path for name in _REPORTS if (path := directory / name).is_file()]
     figures = sorted((directory / "figures").glob("*.png"))
     report = _summary(manifest, comparison_results(directory, manifest))
     finish_group(directory, manifest, report.scalars(), [*files, *figures], time.time(), tracking_uri)
@@ -136,6 +147,13 @@ def _page(
     return write_comparison_page(file, report, results, importances, machine)
 
 
+def _write_decision(directory: Path, decision: Decision) -> list[Path]:
+    told = document(decision, Language(LanguageCode.EN))
+    text = json.dumps(decision_dict(decision, told), indent=2, ensure_ascii=False) + "\n"
+    data = replace_file(directory / "decision.json", text.encode())
+    return [data, write_decision_page(directory / "decision.html", told)]
+
+
 def _basis(directory: Path, manifest: ComparisonManifest, results: Sequence[WorkloadResults]) -> Basis:
     ledgers = (_ledger(directory, cell) for cell in manifest.cells)
     first = next((ledger.manifest for ledger in ledgers if ledger is not None), None)
@@ -148,8 +166,14 @@ def _basis(directory: Path, manifest: ComparisonManifest, results: Sequence[Work
         created=manifest.created,
         trials=sum(record.phase == "search" for record in records),
         trainings=sum(record.phase == "confirm" for record in records),
-        device_seconds=sum(devices(each.config) * r.training_seconds for each in methods for r in each.trials),
+        device_seconds=sum(devices(each.config) * _seconds(each) for each in methods),
+        attempts=together(each.attempts for each in methods),
     )
+
+
+def _seconds(method: MethodResults) -> float:
+    """Of training, with what was lost and trained again."""
+    return sum(each.training_seconds for each in method.trials) + sum(each.seconds for each in method.attempts.lost)
 
 
 def _summary(manifest: ComparisonManifest, results: Iterable[WorkloadResults]) -> ComparisonReport:
@@ -160,7 +184,9 @@ def _method(directory: Path, cell: Cell) -> MethodResults:
     ledger = _ledger(directory, cell)
     if ledger is None:
         return MethodResults(config=cell.study, trials=[], epochs={})
-    return MethodResults(config=cell.study, trials=ledger.trials(), epochs=ledger.epochs_by_trial())
+    trials = ledger.trials()
+    attempts = attempts_of(trials, ledger.reports())
+    return MethodResults(config=cell.study, trials=trials, epochs=ledger.epochs_by_trial(), attempts=attempts)
 
 
 def _ledger(directory: Path, cell: Cell) -> Ledger | None:

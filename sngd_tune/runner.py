@@ -124,6 +124,7 @@ def _trainable(config: StudyConfig, splits: Splits, checkpoints: Place, gate: An
         decisions=decisions(config),
         decided_by=decided_by(config),
         gate=gate,
+        noise=config.noise,
     )
     if resources.workers == 1:
         prepared = tune.with_parameters(TrialTrainable, plan=plan, splits=splits)

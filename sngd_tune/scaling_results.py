@@ -1,13 +1,9 @@
 """What the ledgers of a scaling study say, put together and written down: JSON, page, figures, the runs in MLflow."""
 
 import json
-import logging
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sngd_tune.records.scaling import PlannedPoint, Variant
 from sngd_tune.report.page import Section
 from sngd_tune.report.scaling.figures import write_scaling_figures
 from sngd_tune.report.scaling.laws import critical_batches, worker_scalings
@@ -15,18 +11,14 @@ from sngd_tune.report.scaling.page import write_scaling_page
 from sngd_tune.report.scaling.summary import summarize_scaling
 from sngd_tune.report.scaling.values import ScalingReport
 from sngd_tune.report.setup import machine_section
-from sngd_tune.scaling.measures import Training
-from sngd_tune.tracking.client import MirrorError
 from sngd_tune.tracking.files import replace_file
-from sngd_tune.tracking.ledger import Ledger
-from sngd_tune.tracking.manifest import Manifest
+from sngd_tune.tracking.live_scaling import LiveScaling
 from sngd_tune.tracking.mirror import SyncResult
 from sngd_tune.tracking.scaling import ScalingManifest
-from sngd_tune.tracking.scaling_runs import log_scaling
+from sngd_tune.tracking.scaling_runs import Findings, ScalingMirror
+from sngd_tune.tracking.trainings import trainings_of, variant_ledger
 
-__all__ = ["scaling_report", "sync_scaling", "trainings", "write_page_of_scaling", "write_scaling"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["scaling_report", "sync_scaling", "write_page_of_scaling", "write_scaling"]
 
 
 def scaling_report(directory: Path) -> ScalingReport:
@@ -39,8 +31,13 @@ def scaling_report(directory: Path) -> ScalingReport:
     return _report(directory, ScalingManifest.read(directory))
 
 
-def write_scaling(directory: Path, manifest: ScalingManifest) -> int:
-    """Write ``scaling.json``, ``fits.json``, ``scaling.html`` and ``figures``, and the runs in MLflow.
+def write_scaling(directory: Path, manifest: ScalingManifest, live: LiveScaling | None) -> int:
+    """Write ``scaling.json``, ``fits.json``, ``scaling.html`` and ``figures``, and end the runs in MLflow.
+
+    Args:
+        directory: of the study.
+        manifest: of the study.
+        live: what has shown it in MLflow so far, if anything has.
 
     Returns:
         records that MLflow could not take.
@@ -55,14 +52,7 @@ def write_scaling(directory: Path, manifest: ScalingManifest) -> int:
         _page(directory, manifest, report, directory / "scaling.html"),
         *write_scaling_figures(directory / "figures", report),
     ]
-    if not manifest.config.mlflow.enabled:
-        return 0
-    try:
-        log_scaling(directory, manifest, _ended(report), report.series, files, time.time())
-    except MirrorError as error:
-        _log.warning("%s", error)
-        return len(report.points) + 1
-    return 0
+    return 0 if live is None else live.close(Findings(report.series, report.choices, files))
 
 
 def write_page_of_scaling(directory: Path, file: Path) -> Path:
@@ -85,32 +75,13 @@ def sync_scaling(directory: Path, tracking_uri: str | None = None) -> SyncResult
     names = ("scaling.json", "fits.json", "scaling.html")
     files = [path for name in names if (path := directory / name).is_file()]
     files += sorted((directory / "figures").glob("*.png"))
-    return log_scaling(directory, manifest, _ended(report), report.series, files, time.time(), tracking_uri)
-
-
-def trainings(directory: Path, manifest: ScalingManifest) -> Iterator[Training]:
-    """All trainings that have begun."""
-    for variant in manifest.variants:
-        yield from _trainings(directory, manifest, variant)
-
-
-def _trainings(directory: Path, manifest: ScalingManifest, variant: Variant) -> Iterator[Training]:
-    ledger = _ledger(directory, variant)
-    if ledger is not None:
-        points = {point.name: point for point in manifest.points}
-        epochs = ledger.epochs_by_trial()
-        for record in ledger.trials():
-            yield Training(points[record.candidate], record, epochs.get(record.trial, []))
+    findings = Findings(report.series, report.choices, files)
+    return ScalingMirror(directory, manifest, tracking_uri).reconcile(findings)
 
 
 def _report(directory: Path, manifest: ScalingManifest) -> ScalingReport:
-    found = {variant.name: list(_trainings(directory, manifest, variant)) for variant in manifest.variants}
+    found = {variant.name: list(trainings_of(directory, manifest, variant)) for variant in manifest.variants}
     return summarize_scaling(manifest.config, manifest.target, manifest.points, found)
-
-
-def _ended(report: ScalingReport) -> list[tuple[PlannedPoint, Mapping[str, float]]]:
-    """Points of which nothing is left to train, with what these measured."""
-    return [(each.point, each.measures) for each in report.points if each.ended == report.seeds]
 
 
 def _page(directory: Path, manifest: ScalingManifest, report: ScalingReport, file: Path) -> Path:
@@ -118,14 +89,9 @@ def _page(directory: Path, manifest: ScalingManifest, report: ScalingReport, fil
 
 
 def _machine(directory: Path, manifest: ScalingManifest) -> Section | None:
-    begun = (ledger for each in manifest.variants if (ledger := _ledger(directory, each)) is not None)
+    begun = (ledger for each in manifest.variants if (ledger := variant_ledger(directory, each)) is not None)
     ledger = next(begun, None)
     return machine_section(ledger, sorted({record.host for record in ledger.trials()})) if ledger is not None else None
-
-
-def _ledger(directory: Path, variant: Variant) -> Ledger | None:
-    home = directory / variant.name
-    return Ledger.open(home) if Manifest.present(home) else None
 
 
 def _values(report: ScalingReport) -> dict[str, Any]:

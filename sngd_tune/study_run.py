@@ -24,10 +24,9 @@ from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.report.figures import write_figures
 from sngd_tune.report.study_page import write_study_page
 from sngd_tune.runner import TrialRunner, interrupt_on_terminate
-from sngd_tune.storage import Place, open_place
 from sngd_tune.tracking.ledger import Ledger
 
-__all__ = ["StudyResult", "StudyRun", "checkpoint_place", "trial_config"]
+__all__ = ["StudyResult", "StudyRun", "trial_config"]
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,6 @@ def trial_config(record: TrialRecord, config: StudyConfig) -> TrialConfig:
         seconds=config.seconds,
         epoch_examples=config.epoch_examples,
     )
-
-
-def checkpoint_place(run: Path | Place) -> Place:
-    """Where the trials of a run keep their checkpoints, in its directory or its copy; made where it does not exist."""
-    place = (run if isinstance(run, Place) else open_place(run)).below("checkpoints")
-    place.make()
-    return place
 
 
 class StudyRun:

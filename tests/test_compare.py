@@ -135,7 +135,7 @@ def test_mlflow_has_one_parent_for_the_comparison_above_its_studies(finished: Pa
     assert parent.data.params["candidate"] == "sngd"
     assert parent.data.metrics["moons/sgd/share_reached"] <= 1
     artifacts = {each.path for each in client.list_artifacts(parent.info.run_id)}
-    assert {"report.html", "report.json", "figures"} <= artifacts
+    assert {"report.html", "report.json", "decision.html", "decision.json", "figures"} <= artifacts
     assert sync_comparison(finished).written == 0
     assert len(client.search_runs([experiment.experiment_id], max_results=500)) == len(runs)
 
@@ -225,3 +225,22 @@ def test_the_patterns_of_every_method_have_to_match(tmp_path: Path) -> None:
     assert check_comparison(config, [*others, with_fixed(sngd, **{"fisher_interval@[03]": 5})])
     with pytest.raises(ConfigurationError, match="'encoder': matches no module"):
         check_comparison(config, [*others, with_fixed(sngd, **{"fisher_interval@encoder": 5})])
+
+
+@pytest.mark.slow
+def test_a_comparison_that_sngd_loses_says_so_in_its_first_line(tmp_path: Path) -> None:
+    """Its learning rates are far too small to reach the target, on any seed."""
+    file = write(tmp_path, ONE.replace("target:", "methods: [sngd, adamw], target:"))
+    (tmp_path / "sngd.yaml").write_text(
+        "schema: 1\nmethod: sngd\nfixed: {optimizer: sngd}\nspace:\n  lr: {low: 1e-9, high: 1e-8, log: true}\n"
+    )
+    directory = tmp_path / "lost"
+    arguments = ["compare", str(file), "--dir", str(directory), "--set", "confirm_seeds=5", "--set", "search.trials=2"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert f"adopt it or not, on one page: {directory / 'decision.html'}" in result.stderr
+    decision = json.loads((directory / "decision.json").read_text(encoding="utf-8"))
+    assert decision["headline"].startswith("Do not adopt sngd: behind on ")
+    assert decision["headline"] in (directory / "decision.html").read_text(encoding="utf-8")
+    told = CliRunner().invoke(app, ["report", str(directory), "--decision"])
+    assert told.stdout.startswith("Do not adopt sngd: behind on ")

@@ -79,7 +79,7 @@ def test_every_metric_is_there_and_plausible(splits: Splits, method: dict[str, A
         assert all(math.isfinite(value) and value >= 0 for value in metrics.scalars().values())
         assert metrics.gradient_norm > 0
         assert metrics.update_norm > 0
-        parts = ("forward_backward", "statistics", "refresh", "update")
+        parts = ("forward_backward", "statistics", "refresh", "update", "communication")
         assert metrics.epoch_seconds == pytest.approx(sum(getattr(metrics, f"{part}_seconds") for part in parts))
         assert metrics.forward_backward_seconds > 0
         assert metrics.examples_per_second == pytest.approx(1197 / metrics.epoch_seconds)

@@ -16,10 +16,15 @@ from sngd_tune.cli.options import (
     OutputFormat,
     Overrides,
     ReportFormat,
+    Storage,
     TrackingUri,
+    Wait,
+    WorkingDir,
     new_directory,
     with_places,
+    with_storage,
 )
+from sngd_tune.cli.session import Where, check_cluster, say_unshared
 from sngd_tune.display import print_json, print_renderable, print_table, say
 from sngd_tune.redaction import redact
 
@@ -35,7 +40,10 @@ def compare(
     ],
     directory: NewDirectory = None,
     data_dir: DataDir = None,
+    storage: Storage = None,
     address: Address = None,
+    working_dir: WorkingDir = None,
+    wait: Wait = 0.0,
     overrides: Overrides = None,
     tracking_uri: TrackingUri = None,
     output: OutputFormat = Format.TABLE,
@@ -45,13 +53,17 @@ def compare(
     from sngd_tune.progress import Tally, make_progress
     from sngd_tune.search.comparison import load_comparison
 
-    config, cells = load_comparison(file, with_places(overrides, data_dir, tracking_uri))
+    config, cells = load_comparison(file, with_places(with_storage(overrides, storage), data_dir, tracking_uri))
+    check_cluster(address, working_dir)
     directory = new_directory(directory, config.name)
     say(f"comparison {config.name} in {directory}")
+    say_unshared(directory, address, config.storage)
     tally = Tally.of_comparison(config.name, [cell.study for cell in cells], config.confirm_seeds, [])
     with make_progress(tally) as progress:
-        result = run_comparison(config, cells, directory, address=address, listeners=[progress])
-    _conclude(result, output)
+        result = run_comparison(
+            config, cells, directory, address=address, working_dir=working_dir, wait=wait, listeners=[progress]
+        )
+    _conclude(result, output, address)
 
 
 def is_comparison(file: Path) -> bool:
@@ -95,19 +107,19 @@ def validate_comparison(file: Path, overrides: list[str], output: Format) -> Non
     say(f"{file}: valid")
 
 
-def continue_comparison(directory: Path, address: str | None, output: Format) -> None:
+def continue_comparison(directory: Path, where: Where, output: Format) -> None:
     """What `resume` does."""
     from sngd_tune.compare import resume_comparison
     from sngd_tune.progress import make_progress
 
     with make_progress(_tally(directory)) as progress:
-        result = resume_comparison(directory, address=address, listeners=[progress])
-    _conclude(result, output)
+        result = resume_comparison(directory, **where, listeners=[progress])
+    _conclude(result, output, where["address"])
 
 
-def show_comparison_status(directory: Path, output: Format) -> None:
+def show_comparison_status(directory: Path, run: str, output: Format) -> None:
     """What `status` does."""
-    show_group_status("comparison", _tally(directory), directory, output)
+    show_group_status("comparison", _tally(directory), directory, run, output)
 
 
 def print_comparison(directory: Path, output: Format | ReportFormat) -> None:
@@ -134,8 +146,11 @@ def _tally(directory: Path) -> "Tally":
     return Tally.of_comparison(manifest.config.name, studies, seeds, past_records(directory))
 
 
-def _conclude(result: "ComparisonResult", output: Format) -> None:
+def _conclude(result: "ComparisonResult", output: Format, address: str | None) -> None:
     """Print what a comparison found, and leave with its exit code."""
     print_comparison(result.directory, output)
+    if result.outcome != "interrupted":
+        page = result.directory / "decision.html"
+        say(f"adopt it or not, on one page: {page}; with your rate and prices: sngd-tune report --help")
     partial = "a method has no winner, or a winner's training failed; the report says which"
-    conclude_group(result, "report.html", partial)
+    conclude_group(result, "report.html", partial, address)

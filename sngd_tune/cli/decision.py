@@ -52,7 +52,7 @@ def report_decision(
             f"{directory}: --decision is for comparisons, and none is there; see sngd-tune compare"
         )
     from sngd_tune.energy.cost import Prices
-    from sngd_tune.report.decision.document import document
+    from sngd_tune.report.decision.document import decision_dict, document
     from sngd_tune.report.decision.page import write_decision_page
     from sngd_tune.report.decision.tables import decision_markdown, decision_tables
     from sngd_tune.report.decision.values import Terms
@@ -63,7 +63,7 @@ def report_decision(
     found = decision_report(directory, Terms(prices=prices, trainings_per_month=rate))
     told = document(found, Language(lang or LanguageCode.EN))
     if output is ReportFormat.JSON:
-        print_json({**found.to_dict(), "headline": told.headline})
+        print_json(decision_dict(found, told))
     elif output is ReportFormat.MARKDOWN:
         print(decision_markdown(told))
     else:

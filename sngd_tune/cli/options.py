@@ -19,6 +19,7 @@ __all__ = [
     "Overrides",
     "Port",
     "ReportFormat",
+    "Run",
     "RunDirectory",
     "Storage",
     "StudyFile",
@@ -54,6 +55,9 @@ StudyFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Study file (YAML), such as search_spaces/digits_mlp.yaml.")
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory of a study.")]
+Run = Annotated[
+    str, typer.Argument(metavar="DIR|URI", help="Run directory, or its copy in a storage: s3://bucket/runs/NAME.")
+]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data sets. Environment: SNGD_TUNE_DATA.")
 ]

@@ -73,7 +73,7 @@ def plan(
         print_json({"schema": 1, "fits": file, "workload": name, **asked, **money, "plans": rows})
     else:
         _show(curves, plans, modelled, currency)
-    for note in (*_notes(plans, wanted), *_off(plans, modelled)):
+    for note in (*_notes(plans), *_off(plans, modelled)):
         say(note)
 
 
@@ -138,13 +138,19 @@ def _gigabytes(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
-def _notes(plans: Sequence["Plan"], sizes: Mapping[str, float]) -> list[str]:
+def _notes(plans: Sequence["Plan"]) -> list[str]:
     """What the figures rest on."""
     notes = [f"{each.method}: {reason}" for each in plans for reason in each.missing]
     beyond = dict.fromkeys(sentence for each in plans for sentence in each.extrapolated)
     notes += [f"extrapolated: {sentence}; the interval trusts the law's form" for sentence in beyond]
-    if len(sizes) > 1:
-        notes.append(f"{', '.join(sizes)}: were changed one at a time; that their factors multiply is assumed")
+    notes += [
+        f"{each.method}: {each.measure}: laws of {' and '.join(each.axes)} multiply {each} on the study's grid"
+        f" ({each.points} points); the interval is widened by it"
+        for plan in plans
+        for each in plan.products
+    ]
+    assumed = dict.fromkeys(" and ".join(axes) for each in plans for axes in each.assumed)
+    notes += [f"{axes}: were changed one at a time; that their factors multiply is assumed" for axes in assumed]
     notes.append("not in it: starts and evaluation, trials that stop early, idle time between trials")
     return notes
 

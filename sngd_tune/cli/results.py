@@ -8,7 +8,7 @@ import typer
 from sngd_tune.cli.app import app
 from sngd_tune.cli.comparison import holds_comparison, print_comparison
 from sngd_tune.cli.decision import Currency, DecisionFlag, DeviceHour, Kwh, Lang, TrainingsPerMonth, report_decision
-from sngd_tune.cli.options import ReportFormat, RunDirectory
+from sngd_tune.cli.options import ReportFormat, Run
 from sngd_tune.cli.scale import holds_scaling, report_scaling
 from sngd_tune.display import print_json, print_renderable, say
 from sngd_tune.errors import ConfigurationError
@@ -16,8 +16,11 @@ from sngd_tune.errors import ConfigurationError
 
 @app.command()
 def report(
-    directory: RunDirectory,
-    html: Annotated[bool, typer.Option("--html", help="Also write the report as one page, DIR/report.html.")] = False,
+    run: Run,
+    html: Annotated[
+        bool,
+        typer.Option("--html", help="Also write the report as one page, DIR/report.html; of a URI, NAME-report.html."),
+    ] = False,
     file: Annotated[Path | None, typer.Option("--file", help="Another place for the page.")] = None,
     output: Annotated[
         ReportFormat, typer.Option("--format", help="How data is printed; markdown: the table of a comparison.")
@@ -36,24 +39,35 @@ def report(
         "price_per_kwh": price_per_kwh,
         "currency": currency,
     }
-    if decision:
-        page = file or directory / "decision.html" if html or file else None
-        report_decision(directory, page, output, lang, terms)
-        return
     given = [name for name, value in {**terms, "lang": lang}.items() if value is not None]
-    if given:
+    if given and not decision:
         raise ConfigurationError(f"--{given[0].replace('_', '-')}: belongs to the decision report; add --decision")
-    page = file or directory / "report.html" if html or file else None
-    if holds_comparison(directory):
-        print_comparison(directory, output)
-        if page is not None:
-            from sngd_tune.results import write_page_of
+    from sngd_tune.tracking.continuation import run_name, viewed
 
-            say(f"page: {write_page_of(directory, page)}")
-        return
-    if holds_scaling(directory):
-        report_scaling(directory, output, file or (directory / "scaling.html" if html else None))
-        return
+    def page(name: str) -> Path | None:
+        beside = Path(f"{run_name(run)}-{name}") if "://" in run else directory / name
+        return file or (beside if html else None)
+
+    with viewed(run) as directory:
+        if decision:
+            report_decision(directory, page("decision.html"), output, lang, terms)
+        elif holds_comparison(directory):
+            _report_comparison(directory, output, page("report.html"))
+        elif holds_scaling(directory):
+            report_scaling(directory, output, page("scaling.html"))
+        else:
+            _report_study(directory, output, page("report.html"))
+
+
+def _report_comparison(directory: Path, output: ReportFormat, page: Path | None) -> None:
+    print_comparison(directory, output)
+    if page is not None:
+        from sngd_tune.results import write_page_of
+
+        say(f"page: {write_page_of(directory, page)}")
+
+
+def _report_study(directory: Path, output: ReportFormat, page: Path | None) -> None:
     if output is ReportFormat.MARKDOWN:
         raise ConfigurationError("--format markdown: is for comparisons; a study has table and json")
     from sngd_tune.report.summary import study_report

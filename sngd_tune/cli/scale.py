@@ -15,10 +15,15 @@ from sngd_tune.cli.options import (
     OutputFormat,
     Overrides,
     ReportFormat,
+    Storage,
     TrackingUri,
+    Wait,
+    WorkingDir,
     new_directory,
     with_places,
+    with_storage,
 )
+from sngd_tune.cli.session import Where, check_cluster, say_unshared
 from sngd_tune.display import print_json, print_renderable, print_table, say
 from sngd_tune.errors import ConfigurationError
 
@@ -35,23 +40,32 @@ def scale(
     ],
     directory: NewDirectory = None,
     data_dir: DataDir = None,
+    storage: Storage = None,
     address: Address = None,
+    working_dir: WorkingDir = None,
+    wait: Wait = 0.0,
     overrides: Overrides = None,
     tracking_uri: TrackingUri = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """Measure how time, memory and progress go with width, depth, batch size, workers, …; fit the laws."""
+    from sngd_tune.launch import module_folder
     from sngd_tune.progress import make_progress
     from sngd_tune.scale import run_scaling
     from sngd_tune.scaling_check import check_scaling
     from sngd_tune.search.scaling import load_scaling
 
-    config = load_scaling(file, _places(overrides, data_dir, tracking_uri))
+    config = load_scaling(file, _places(with_storage(overrides, storage), data_dir, tracking_uri))
+    check_cluster(address, working_dir)
+    module_folder([config.workload], working_dir)
     directory = new_directory(directory, config.name)
     say(f"scaling study {config.name} in {directory}")
+    say_unshared(directory, address, config.storage)
     with make_progress(_tally(check_scaling(config))) as progress:
-        result = run_scaling(config, directory, address=address, listeners=[progress])
-    _conclude(result, output)
+        result = run_scaling(
+            config, directory, address=address, working_dir=working_dir, wait=wait, listeners=[progress]
+        )
+    _conclude(result, output, address)
 
 
 def is_scaling(file: Path) -> bool:
@@ -85,29 +99,33 @@ def validate_scaling(file: Path, overrides: list[str] | None, data_dir: Path | N
         for point in manifest.points
     ]
     if output is Format.JSON:
-        print_json({"schema": 1, "name": manifest.config.name, "seeds": manifest.config.seeds, "points": rows})
+        seeds = manifest.config.seeds
+        counts = {"seeds": seeds, "trainings": len(rows) * seeds}
+        print_json({"schema": 1, "name": manifest.config.name, **counts, "points": rows})
     else:
         print_table(f"points of {manifest.config.name}", tuple(rows[0]), [tuple(row.values()) for row in rows])
-    say(f"{file}: valid: {len(rows)} points, {len(rows) * manifest.config.seeds} trainings")
+    tuned = sum(bool(point.tuned) for point in manifest.points)
+    candidates = f" ({tuned} of them candidates of tuning)" if tuned else ""
+    say(f"{file}: valid: {len(rows)} points{candidates}, {len(rows) * manifest.config.seeds} trainings")
 
 
-def continue_scaling(directory: Path, address: str | None, output: Format) -> None:
+def continue_scaling(directory: Path, where: Where, output: Format) -> None:
     """What `resume` does."""
     from sngd_tune.progress import make_progress
     from sngd_tune.scale import resume_scaling
     from sngd_tune.tracking.scaling import ScalingManifest
 
     with make_progress(_tally(ScalingManifest.read(directory), directory)) as progress:
-        result = resume_scaling(directory, address=address, listeners=[progress])
-    _conclude(result, output)
+        result = resume_scaling(directory, **where, listeners=[progress])
+    _conclude(result, output, where["address"])
 
 
-def show_scaling_status(directory: Path, output: Format) -> None:
+def show_scaling_status(directory: Path, run: str, output: Format) -> None:
     """What `status` does."""
     from sngd_tune.tracking.scaling import ScalingManifest
 
     tally = _tally(ScalingManifest.read(directory), directory)
-    show_group_status("scaling", tally, directory, output, unit="trainings")
+    show_group_status("scaling", tally, directory, run, output, unit="trainings")
 
 
 def report_scaling(directory: Path, output: ReportFormat, page: Path | None) -> None:
@@ -140,7 +158,7 @@ def _places(overrides: list[str] | None, data_dir: Path | None, tracking_uri: st
 
 def _tally(manifest: "ScalingManifest", directory: Path | None = None) -> "Tally":
     from sngd_tune.progress import GivenTally
-    from sngd_tune.scaling_results import trainings
+    from sngd_tune.tracking.trainings import trainings
 
     past = [training.record for training in trainings(directory, manifest)] if directory is not None else []
     studies, each = [variant.study for variant in manifest.variants], manifest.config.seeds
@@ -148,7 +166,8 @@ def _tally(manifest: "ScalingManifest", directory: Path | None = None) -> "Tally
     return GivenTally.of_trials(manifest.config.name, studies, trials, past)
 
 
-def _conclude(result: "ScalingResult", output: Format) -> None:
+def _conclude(result: "ScalingResult", output: Format, address: str | None) -> None:
     """Print what a scaling study found, and leave with its exit code."""
     print_scaling(result.directory, output)
-    conclude_group(result, "scaling.html", "a training failed, or a point does not fit; the report says which")
+    partial = "a training failed, or a point does not fit; the report says which"
+    conclude_group(result, "scaling.html", partial, address)

@@ -21,7 +21,7 @@ from sngd_tune.cli.options import (
     NewDirectory,
     OutputFormat,
     Overrides,
-    RunDirectory,
+    Run,
     Storage,
     StudyFile,
     TrackingUri,
@@ -40,6 +40,7 @@ from sngd_tune.cli.scale import (
     show_scaling_status,
     validate_scaling,
 )
+from sngd_tune.cli.session import Where, check_cluster, say_unfinished, say_unshared
 from sngd_tune.display import holder_text, parameters_text, print_json, print_renderable, print_table, say
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.redaction import redact
@@ -74,7 +75,7 @@ def run(
 ) -> None:
     """Run a study: search, then train the winner again on fresh seeds."""
     config = _load(file, with_storage(overrides, storage), data_dir, tracking_uri)
-    _check_cluster(address, working_dir)
+    check_cluster(address, working_dir)
     if proceed and directory is None:
         raise ConfigurationError("--continue: goes by the run directory; name it with --dir")
     directory = new_directory(directory, config.name)
@@ -83,11 +84,11 @@ def run(
     from sngd_tune.tracking.continuation import begun_study
 
     if proceed and begun_study(config, directory, secrets()) is not None:
-        _go_on(directory, None, data_dir, address, working_dir, wait, output)
+        where = Where(storage=None, data_dir=data_dir, address=address, working_dir=working_dir, wait=wait)
+        _go_on(directory, where, output)
         return
     say(f"study {config.name} in {directory}")
-    if address is not None and config.storage is None:
-        say(f"no --storage: checkpoints go to {directory}, and serve those nodes alone that see this folder")
+    say_unshared(directory, address, config.storage)
     with make_progress(Tally.of_study(config)) as progress:
         result = run_study(config, directory, address=address, working_dir=working_dir, wait=wait, listeners=[progress])
     conclude(result, output, address)
@@ -118,17 +119,23 @@ def validate(
 
 
 @app.command()
-def status(directory: RunDirectory, output: OutputFormat = Format.TABLE) -> None:
+def status(run: Run, output: OutputFormat = Format.TABLE) -> None:
     """Print how far a study, a comparison or a scaling study is: outcomes and best trials."""
-    if holds_comparison(directory):
-        show_comparison_status(directory, output)
-        return
-    if holds_scaling(directory):
-        show_scaling_status(directory, output)
-        return
+    from sngd_tune.tracking.continuation import viewed
+
+    with viewed(run) as directory:
+        if holds_comparison(directory):
+            show_comparison_status(directory, run, output)
+        elif holds_scaling(directory):
+            show_scaling_status(directory, run, output)
+        else:
+            _show_study_status(directory, run, output)
+
+
+def _show_study_status(directory: Path, run: str, output: Format) -> None:
     from sngd_tune.progress import Tally
     from sngd_tune.records.ranking import rank
-    from sngd_tune.report.energy import energy_text
+    from sngd_tune.report.energy import energy_text, energy_values
     from sngd_tune.report.summary import budget_of
     from sngd_tune.report.tables import trials_table
     from sngd_tune.tracking.directory import holder
@@ -139,9 +146,10 @@ def status(directory: RunDirectory, output: OutputFormat = Format.TABLE) -> None
     tally = Tally.of_study(ledger.config, trials)
     named = holder(directory)
     if output is Format.JSON:
-        found = {"schema": 1, "study": ledger.config.name, "directory": directory, "holder": named}
+        found = {"schema": 1, "study": ledger.config.name, "directory": run, "holder": named}
         counts = {"trials_total": tally.total, "trials_finished": tally.finished}
-        print_json({**found, **counts, "trials": [record.to_dict() for record in trials]})
+        energy = energy_values(budget_of(trials))
+        print_json({**found, **counts, "energy": energy, "trials": [record.to_dict() for record in trials]})
         return
     print(f"{ledger.config.name}: {tally.finished} of {tally.total} trials finished, {holder_text(named)}")
     print(tally.outcomes() or "none begun")
@@ -153,9 +161,7 @@ def status(directory: RunDirectory, output: OutputFormat = Format.TABLE) -> None
 
 @app.command()
 def resume(
-    run: Annotated[
-        str, typer.Argument(metavar="DIR|URI", help="Run directory, or its copy in a storage: s3://bucket/runs/NAME.")
-    ],
+    run: Run,
     directory: Annotated[
         Path | None,
         typer.Option("--dir", help="Where a copy goes, a folder NAME; default: one in SNGD_TUNE_RUNS or ./runs."),
@@ -169,31 +175,26 @@ def resume(
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """Continue a study, a comparison or a scaling study that was interrupted; no finished trial is repeated."""
-    _check_cluster(address, working_dir)
+    check_cluster(address, working_dir)
+    storage = None
     if "://" in run:
         from sngd_tune.tracking.continuation import fetch_run
 
         directory, storage = fetch_run(run, directory, runs(), secrets())
-        _go_on(directory, storage, data_dir, address, working_dir, wait, output)
     elif directory is not None:
         raise ConfigurationError(f"--dir {directory}: is for a copy in a storage; {run} is resumed where it lies")
-    elif holds_comparison(Path(run)):
-        continue_comparison(Path(run), address, output)
-    elif holds_scaling(Path(run)):
-        continue_scaling(Path(run), address, output)
     else:
-        _go_on(Path(run), None, data_dir, address, working_dir, wait, output)
+        directory = Path(run)
+    where = Where(storage=storage, data_dir=data_dir, address=address, working_dir=working_dir, wait=wait)
+    if holds_comparison(directory):
+        continue_comparison(directory, where, output)
+    elif holds_scaling(directory):
+        continue_scaling(directory, where, output)
+    else:
+        _go_on(directory, where, output)
 
 
-def _go_on(
-    directory: Path,
-    storage: str | None,
-    data_dir: Path | None,
-    address: str | None,
-    working_dir: Path | None,
-    wait: float,
-    output: Format,
-) -> None:
+def _go_on(directory: Path, where: Where, output: Format) -> None:
     from sngd_tune.launch import resume_study
     from sngd_tune.progress import Tally, make_progress
     from sngd_tune.tracking.ledger import Ledger
@@ -201,27 +202,8 @@ def _go_on(
     ledger = Ledger.open(directory)
     say(f"study {ledger.config.name} goes on in {directory}")
     with make_progress(Tally.of_study(ledger.config, ledger.trials())) as progress:
-        result = resume_study(
-            directory,
-            storage=storage,
-            data_dir=data_dir,
-            address=address,
-            working_dir=working_dir,
-            wait=wait,
-            listeners=[progress],
-        )
-    conclude(result, output, address)
-
-
-def _check_cluster(address: str | None, working_dir: Path | None) -> None:
-    from sngd_tune.cluster.session import check_address
-
-    check_address(address)
-    if working_dir is not None and address is None:
-        raise ConfigurationError(
-            f"--working-dir {working_dir}: is what travels to a cluster (--address); a local Ray takes your module "
-            "from the current folder"
-        )
+        result = resume_study(directory, **where, listeners=[progress])
+    conclude(result, output, where["address"])
 
 
 def _load(
@@ -263,14 +245,7 @@ def conclude(result: "StudyResult", output: Format, address: str | None = None) 
     else:
         print_renderable(report_tables(found, limit=_BEST_SHOWN))
         _show_use(result)
-    if result.mirror_missed:
-        say(f"MLflow lacks {result.mirror_missed} records; `sngd-tune sync {result.directory}` sends them")
-    again = f"sngd-tune resume {result.directory}" + (f" --address {address}" if address else "")
-    if result.copy_missed:
-        say(f"the storage lacks {result.copy_missed} files; `{again}` sends them")
-    if result.outcome == "interrupted":
-        say(f"interrupted; `{again}` goes on and repeats no finished trial")
-        raise typer.Exit(Code.INTERRUPTED)
+    say_unfinished(result, address)
     if result.outcome == "partial":
         say("no trial completed" if result.best is None else "the best settings could not be confirmed")
         raise typer.Exit(Code.FAILED if result.best is None else Code.PARTIAL)

@@ -12,6 +12,7 @@ What would part the ranks is decided together: whether gradients are finite, and
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import distributed as dist
 
 from sngd_tune.core.local_fisher import LocalFisher, Stage
 from sngd_tune.core.operators import RootOperator
+from sngd_tune.core.stopwatch import Stopwatch
 from sngd_tune.errors import ReconstructionError, RootError
 
 __all__ = ["Advance", "Ranks", "advance_all", "unwrapped"]
@@ -34,10 +36,15 @@ class Ranks:
             alone. A group of one rank keeps this process alone in any case.
 
     A copy shares the group; one that was pickled goes by the default group.
+
+    Attributes:
+        stopwatch: counts the exchanges with the other ranks, and the wait for a slower one, as ``communication``; None:
+            nothing is measured.
     """
 
     def __init__(self, group: Any = None):
         self._group = group
+        self.stopwatch: Stopwatch | None = None
 
     @property
     def size(self) -> int:
@@ -52,7 +59,7 @@ class Ranks:
 
     def all_agree(self, holds: bool, device: torch.device) -> bool:
         """Whether it holds on every rank; `device` is one that the group's backend serves, here and below."""
-        return bool(self._reduced([float(holds)], "MIN", device)[0])
+        return bool(self.least([float(holds)], device)[0])
 
     def mean(self, value: float, device: torch.device) -> float:
         """The average of a number over the ranks."""
@@ -61,6 +68,10 @@ class Ranks:
     def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
         """The sum of each number over the ranks."""
         return self._reduced(values, "SUM", device)
+
+    def least(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """The smallest of the ranks' numbers, for each number."""
+        return self._reduced(values, "MIN", device)
 
     def largest(self, value: float, device: torch.device) -> float:
         """The largest of the ranks' numbers."""
@@ -78,7 +89,8 @@ class Ranks:
         if self.size == 1:
             return list(values)
         numbers = torch.tensor(values, dtype=torch.float64, device=device)
-        dist.all_reduce(numbers, getattr(dist.ReduceOp, operation), group=self._group)
+        with self._timed():
+            dist.all_reduce(numbers, getattr(dist.ReduceOp, operation), group=self._group)
         reduced: list[float] = numbers.tolist()
         return reduced
 
@@ -89,7 +101,8 @@ class Ranks:
             return
         for each in _alike(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in each])
-            dist.all_reduce(flat, group=self._group)
+            with self._timed():
+                dist.all_reduce(flat, group=self._group)
             flat /= self.size
             for tensor, part in zip(each, flat.split([tensor.numel() for tensor in each]), strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -102,9 +115,13 @@ class Ranks:
         origin = source if self._group is None else dist.get_global_rank(self._group, source)
         for each in _alike(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in each])
-            dist.broadcast(flat, origin, group=self._group)
+            with self._timed():
+                dist.broadcast(flat, origin, group=self._group)
             for tensor, part in zip(each, flat.split([tensor.numel() for tensor in each]), strict=True):
                 tensor.copy_(part.view_as(tensor))
+
+    def _timed(self) -> AbstractContextManager[None]:
+        return self.stopwatch("communication") if self.stopwatch is not None else nullcontext()
 
     def __deepcopy__(self, memo: Any) -> "Ranks":
         return self
@@ -165,10 +182,9 @@ def _refresh(due: Mapping[int, LocalFisher], ranks: Ranks) -> list[int]:
                 computed[i] = fisher.compute(damping)
             except RootError as error:
                 failed[i] = error
-    good = torch.tensor([float(i not in failed) for i, _, _ in plans], device=plans[0][2].device)
-    dist.all_reduce(good, dist.ReduceOp.MIN, group=ranks._group)
+    good = ranks.least([float(i not in failed) for i, _, _ in plans], plans[0][2].device)
     refreshed = []
-    for place, ((i, fisher, damping), held) in enumerate(zip(plans, good.tolist(), strict=True)):
+    for place, ((i, fisher, damping), held) in enumerate(zip(plans, good, strict=True)):
         source = place % ranks.size
         if not held:
             fisher.keep_last_root(failed.get(i, RootError(f"on rank {source}, which computes it")))

@@ -29,7 +29,7 @@ from sngd_tune.core.outputs import observe
 from sngd_tune.core.precision import outside_autocast
 from sngd_tune.core.safety import MAX_SKIPPED
 from sngd_tune.core.scaling import unscaled
-from sngd_tune.core.trained import Trained, trained_by
+from sngd_tune.core.trained import Trained, portions, trained_by
 from sngd_tune.errors import ReconstructionError
 from sngd_tune.settings import SettingsLike, as_settings
 
@@ -121,7 +121,7 @@ class SNGD(torch.optim.Optimizer):
             layer.collector.max_skipped = max_skipped
         self._max_skipped = max_skipped
         self._adaptation = Adaptation(list(self.layers.values()))
-        self._ranks = Ranks(process_group)
+        self.ranks = Ranks(process_group)
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self._found = found
         self._connect()
@@ -226,7 +226,7 @@ class SNGD(torch.optim.Optimizer):
         Next to free in steps that take no statistics. What `outputs` and `likelihood` may be, what it costs and what it
         refuses: `sngd_tune.observe_outputs`, which is the same for the explicit form.
         """
-        observe(self.layers.values(), outputs, likelihood, self._ranks)
+        observe(self.layers.values(), outputs, likelihood, self.ranks)
 
     def detach(self) -> None:
         """Stop observing the model. The optimizer can still step, with the statistics it has."""
@@ -285,12 +285,12 @@ class SNGD(torch.optim.Optimizer):
         def names() -> list[str]:
             return [each.name for each, parts in moving for _ in parts]
 
-        return finite_norms(gradients, names, list(self.layers.values()), self._max_skipped, self._ranks)
+        return finite_norms(gradients, names, list(self.layers.values()), self._max_skipped, self.ranks)
 
     def _advance(self) -> bool:
         """Close the step's statistics in every layer; True while warming up."""
         layers = [(each.parameters[0], each.fisher) for each in self._trained if each.fisher is not None]
-        advance = advance_all([fisher for _, fisher in layers], self._ranks)
+        advance = advance_all([fisher for _, fisher in layers], self.ranks)
         for i, before in advance.replaced.items():
             weight, fisher = layers[i]
             self._base.rebase(self.state[weight], before, fisher.root)
@@ -330,13 +330,13 @@ class SNGD(torch.optim.Optimizer):
         self._base.bound([(update, group["lr"]) for group, updates in pairs for update in updates])
         model = self._adaptation.model([update for updates in groups for update in updates])
         for group, updates in pairs:
-            if updates:
-                self._move(group, updates)
+            for portion in portions(updates):
+                self._move(group, portion)
         return model
 
     def _joint(self, loss: float) -> float:
         """The loss of the joint batch, by which all ranks go."""
-        return self._ranks.mean(loss, next(iter(self.layers.values())).damping.device)
+        return self.ranks.mean(loss, next(iter(self.layers.values())).damping.device)
 
     @torch.enable_grad()
     def _unseen(self, closure: Callable[[], float]) -> float:

@@ -1,4 +1,8 @@
-"""Seconds by part of a step. On a GPU each part waits for the device: measuring is asked for, never on by default."""
+"""Seconds by part of a step. On a GPU each part waits for the device: measuring is asked for, never on by default.
+
+What is waited for is the stream that computes, as it was given all of the part's work, or has to wait for it. So an
+exchange between devices that runs beside the computation counts from where the computation waits for it.
+"""
 
 import time
 from collections import defaultdict
@@ -22,7 +26,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device | str):
         self.seconds: dict[str, float] = defaultdict(float)
-        self._cuda = torch.device(device).type == "cuda"
+        self._device = torch.device(device)
         self._inner = 0.0
 
     @contextmanager
@@ -38,6 +42,6 @@ class Stopwatch:
             self._inner = outer_inner + elapsed
 
     def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
         return time.perf_counter()

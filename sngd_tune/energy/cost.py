@@ -111,16 +111,13 @@ def break_even(extra: float, saving: float) -> float:
     return float(math.ceil(needed)) if math.isfinite(needed) else math.inf
 
 
-def payback(tuning: tuple[Usage, Usage], training: tuple[Usage, Usage], prices: Prices) -> Amounts:
+def payback(extra: Amounts, saving: Amounts) -> Amounts:
     """`break_even` by time, by energy and by cost; None where an amount that it takes is not known.
 
     Args:
-        tuning: what tuning took: the method, then the baseline.
-        training: what one training to the target takes: the method, then the baseline.
-        prices: of the user.
+        extra: what the method's tuning took more than the baseline's.
+        saving: with each later training.
     """
-    extra = saved(tuning[0], tuning[1], prices)  # what the baseline's tuning uses less
-    saving = saved(training[1], training[0], prices)
     return _each(extra, saving, break_even)
 
 

@@ -1,5 +1,6 @@
 """`EnergyMeter`: what this process's training uses, window by window; `energy_meter` finds the best source there is."""
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -7,12 +8,13 @@ from typing import Self
 
 import torch
 
+from sngd_tune.core.distributed import Ranks
 from sngd_tune.energy.counters import Counter, CpuTimeEstimate, GpuCounter, PackageCounter, Reading, find_packages
 from sngd_tune.energy.watts import watts_per_cpu
 from sngd_tune.gpu import energy_counter
-from sngd_tune.records.energy import Energy
+from sngd_tune.records.energy import SOURCES, Energy
 
-__all__ = ["EnergyMeter", "energy_meter"]
+__all__ = ["EnergyMeter", "energy_meter", "joint"]
 
 #: Seconds after which `EnergyMeter.look` reads: counters of CPU packages begin again after some minutes at full load.
 _LOOK_SECONDS = 60.0
@@ -99,3 +101,10 @@ def energy_meter(device: torch.device, gpu_share: float = 1.0) -> EnergyMeter:
         return EnergyMeter(None)
     packages = find_packages()
     return EnergyMeter(PackageCounter(packages) if packages else CpuTimeEstimate(watts_per_cpu()))
+
+
+def joint(energy: Energy | None, ranks: Ranks, device: torch.device) -> Energy | None:
+    """The sum over the ranks; None where one does not know its own, or has it from another source."""
+    own = [energy.joules if energy is not None and energy.source == source else math.nan for source in SOURCES]
+    joules = zip(ranks.sum(own, device), SOURCES, strict=True)
+    return next((Energy(each, source) for each, source in joules if not math.isnan(each)), None)

@@ -3,6 +3,6 @@
 A family of methods has a file; `registry` is the table of all of them.
 """
 
-from sngd_tune.methods.registry import METHODS, build, local_fishers, output_observer
+from sngd_tune.methods.registry import METHODS, build, local_fishers, output_observer, time_parts
 
-__all__ = ["METHODS", "build", "local_fishers", "output_observer"]
+__all__ = ["METHODS", "build", "local_fishers", "output_observer", "time_parts"]

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from sngd_tune.core.local_fisher import LocalFisher
 from sngd_tune.core.optimizer import SNGD
 from sngd_tune.core.outputs import observe_outputs
+from sngd_tune.core.stopwatch import Stopwatch
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.methods import exact_ngd, first_order, muon, soap, structured
 from sngd_tune.methods.exact_ngd import ExactNGD
+from sngd_tune.reconstruction.layers import ReconstructedLayer
 from sngd_tune.records.trial import NEEDS_JOINT_BATCH, OptimizerConfig, TrialConfig
 
-__all__ = ["METHODS", "build", "local_fishers", "output_observer"]
+__all__ = ["METHODS", "build", "local_fishers", "output_observer", "time_parts"]
 
 Build = Callable[[nn.Module, TrialConfig], tuple[nn.Module, torch.optim.Optimizer]]
 
@@ -58,6 +60,15 @@ def local_fishers(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
     if isinstance(optimizer, SNGD):
         return optimizer.layers
     return {module.name: module for module in model.modules() if isinstance(module, LocalFisher)}
+
+
+def time_parts(model: nn.Module, optimizer: torch.optim.Optimizer, watch: Stopwatch) -> None:
+    """Have the parts of a step that are the method's own counted: ``statistics``, ``refresh``, ``communication``."""
+    for fisher in local_fishers(model, optimizer).values():
+        fisher.stopwatch = watch
+    rebuilt = [module.ranks for module in model.modules() if isinstance(module, ReconstructedLayer)]
+    for ranks in [optimizer.ranks] if isinstance(optimizer, SNGD) else rebuilt:
+        ranks.stopwatch = watch
 
 
 def output_observer(model: nn.Module, optimizer: torch.optim.Optimizer, likelihood: str) -> Callable[[Tensor], None]:

@@ -74,6 +74,7 @@ class ComparisonConfig(Strict):
     """A comparison file: methods by their spaces, workloads, and the budget of each search.
 
     Attributes:
+        storage: as in a study, for the whole comparison.
         candidate: the method whose ratio to each other one is reported.
         methods: file of the space by method, relative to the comparison file.
         search: of each method on each workload. `scheduler` defaults to ASHA whose rungs are a ninth and a third of a
@@ -84,6 +85,7 @@ class ComparisonConfig(Strict):
     schema_version: Annotated[Literal[1], Field(alias="schema")]
     name: Name
     data_dir: str | None = None
+    storage: str | None = None
     candidate: str
     methods: Annotated[dict[Name, str], Field(min_length=1)]
     workloads: Annotated[tuple[WorkloadBudget, ...], BeforeValidator(as_tuple), Field(min_length=1)]

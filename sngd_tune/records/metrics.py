@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,11 +57,14 @@ class EpochMetrics:
     test_loss: float | None = _measured("loss", "only in a confirmation, only after its last epoch", default=None)
     test_accuracy: float | None = _measured("share", "as test_loss", default=None)
     training_seconds: float = _measured("s", "training since the start of the trial")
-    epoch_seconds: float = _measured("s", "training in this epoch: the sum of the four parts below")
+    epoch_seconds: float = _measured("s", "training in this epoch: the sum of the five parts below")
     forward_backward_seconds: float = _measured("s", "batches, forward and backward passes")
     statistics_seconds: float = _measured("s", "running averages of G")
     refresh_seconds: float = _measured("s", "new roots")
     update_seconds: float = _measured("s", "preconditioning and parameter update")
+    communication_seconds: float = _measured(
+        "s", "rank 0's waits for gradients, statistics and roots of other ranks that no computing hides", default=0.0
+    )
     refreshes: int = _measured("count", "root refreshes in this epoch, over all layers")
     gradient_norm: float = _measured("gradient", "Euclidean norm of the last step's gradient")
     update_norm: float = _measured("parameter", "Euclidean norm of the last step's parameter change")
@@ -68,7 +72,20 @@ class EpochMetrics:
     examples_per_second: float = _measured("1/s", "training examples over epoch_seconds")
     energy_joules: float | None = _measured("J", "training since the start of the trial, all ranks", default=None)
     energy_source: str | None = _measured("name", "where the joules come from: records.energy.SOURCES", default=None)
+    noise_scale: float | None = _measured(
+        "examples",
+        "gradient noise scale in the method's own coordinates (scaling.noise); infinite: it drowns the gradient",
+        default=None,
+    )
+    noise_scale_low: float | None = _measured("examples", "lower end of its 95 % interval", default=None)
+    noise_scale_high: float | None = _measured("examples", "upper end; infinite where it is open", default=None)
+    plain_noise_scale: float | None = _measured("examples", "the same of the gradient as it is", default=None)
+    plain_noise_scale_low: float | None = _measured("examples", "as noise_scale_low", default=None)
+    plain_noise_scale_high: float | None = _measured("examples", "as noise_scale_high", default=None)
     layers: tuple[LayerDiagnostics, ...] = _measured("-", "one entry per local Fisher layer", default=())
+    system: Mapping[str, float] = _measured(
+        "-", "what the node did meanwhile, by names of MLflow's system metrics", default_factory=dict, hash=False
+    )
 
     @property
     def finite(self) -> bool:
@@ -104,4 +121,4 @@ class EpochMetrics:
     def from_dict(cls, values: dict[str, Any]) -> "EpochMetrics":
         """Inverse of `to_dict`."""
         layers = tuple(LayerDiagnostics(**layer) for layer in values.get("layers") or ())
-        return cls(**{**values, "layers": layers})
+        return cls(**{**values, "layers": layers, "system": dict(values.get("system") or ())})

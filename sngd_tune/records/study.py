@@ -15,6 +15,7 @@ __all__ = [
     "ConfirmConfig",
     "GroupConfig",
     "MlflowConfig",
+    "NoiseConfig",
     "OptunaConfig",
     "ResourceConfig",
     "SchedulerConfig",
@@ -123,6 +124,23 @@ class ConfirmConfig(Strict):
     baseline: bool = True
 
 
+class NoiseConfig(Strict):
+    """The gradient noise scale (`scaling.noise`) of each trial after these `epochs`.
+
+    Attributes:
+        batches: of the trial's batch size, drawn anew with replacement; each is differentiated twice.
+        epochs: after which it is measured. It is no part of the training's seconds and joules.
+    """
+
+    batches: Annotated[int, Field(ge=4)] = 16
+    epochs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_many), Field(min_length=1)]
+
+    def check_epochs(self, epochs: int) -> None:
+        """Raise ValueError where one is beyond the end of a training."""
+        if max(self.epochs) > epochs:
+            raise ValueError(f"noise.epochs: {max(self.epochs)}: must be ≤ epochs={epochs}; lower it")
+
+
 class GroupConfig(Strict):
     """The comparison that a study is a part of, whose run in MLflow is the parent of the study's."""
 
@@ -155,7 +173,7 @@ class StudyConfig(Strict):
     A training ends after `epochs`, or in the step in which it has trained for `seconds` (evaluation not counted). An
     epoch is a pass over the training set, or `epoch_examples` of it: the trainings are evaluated as often as that, on
     the first `validation_examples` of the validation set. The training set is its first `training_examples` alone,
-    where that is named.
+    where that is named. With `noise` the gradient noise scale is measured as well; default: it is not.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
@@ -174,6 +192,7 @@ class StudyConfig(Strict):
     start: Annotated[tuple[dict[str, Scalar], ...], BeforeValidator(as_tuple)] = ()
     search: SearchConfig = SearchConfig()
     confirm: ConfirmConfig = ConfirmConfig()
+    noise: NoiseConfig | None = None
     mlflow: MlflowConfig = MlflowConfig()
 
     @field_validator("objectives")
@@ -192,6 +211,15 @@ class StudyConfig(Strict):
             raise ValueError(
                 "search.scheduler: asha stops by one metric; with several objectives leave it out or name it none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> "StudyConfig":
+        if self.noise is not None:
+            self.noise.check_epochs(self.epochs)
+            workers = self.search.resources.workers
+            if workers > 1:
+                raise ValueError(f"noise: must be left out where search.resources.workers={workers}: one measures it")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sngd_tune.errors import LedgerError
+from sngd_tune.records.colours import BEST, CATEGORIES
 from sngd_tune.records.metrics import direction
 
 __all__ = [
@@ -23,13 +24,12 @@ __all__ = [
     "line_key",
     "line_style",
     "log_scale",
+    "vertical_log_scale",
     "whole_numbers",
     "words",
 ]
 
-# Okabe and Ito's colours, which stay apart for every kind of colour vision.
-BEST, PLAIN, FAILED = "#D55E00", "#8A949E", "#B00020"
-CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+PLAIN, FAILED = "#8A949E", "#B00020"
 
 _DASHED = (0, (4, 2))
 
@@ -132,6 +132,18 @@ def log_scale(axis: Any) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=12))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def vertical_log_scale(axis: Any) -> None:
+    """A vertical log scale with readable ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    narrow = math.log10(high / low) < 1.5
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=12))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def line_style(dashed: bool) -> Any:

@@ -12,15 +12,13 @@ from sngd_tune.records.scaling import Measurement
 from sngd_tune.records.strict import Scalar
 from sngd_tune.scaling.fits import NoFit, PowerLaw, fit_power_law
 from sngd_tune.scaling.measures import MEASURES
+from sngd_tune.scaling.products import Product, misses
 
-__all__ = ["Curve", "Curves", "Quantity", "fit_curves", "ratio_law"]
+__all__ = ["Curve", "Curves", "fit_curves", "fit_products"]
 
 _SCHEMA = 1
 #: Units of what may have a floor: time, memory, energy and counts. A rate has none.
 _WITH_FLOOR = ("s", "B", "J", "count")
-
-#: What is measured, and the method with which: ``("step_seconds", "sngd")``.
-Quantity = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +47,24 @@ class Curves:
         base: value of each axis where it is not what is looked along, and of the workload's sizes that never change.
         methods: flat trial parameters of each at the base point.
         curves: in the order of axes, measures and methods.
+        products: of a grid: how well the laws of its two axes multiply; empty where one axis was moved at a time.
     """
 
     workload: str
     base: Mapping[str, Scalar]
     methods: Mapping[str, Mapping[str, Scalar]]
     curves: tuple[Curve, ...]
+    products: tuple[Product, ...] = ()
 
     def find(self, axis: str, measure: str, method: str) -> Curve | None:
         """The curve; None where nothing was measured."""
         wanted = axis, measure, method
         return next((each for each in self.curves if (each.axis, each.measure, each.method) == wanted), None)
+
+    def product(self, axes: tuple[str, str], measure: str, method: str) -> Product | None:
+        """Of the laws along two axes, in either order; None where no grid tells."""
+        wanted = tuple(sorted(axes)), measure, method
+        return next((each for each in self.products if (each.axes, each.measure, each.method) == wanted), None)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `read` reads it."""
@@ -79,6 +84,7 @@ class Curves:
             "base": dict(self.base),
             "methods": methods,
             "curves": curves,
+            "products": [each.to_dict() for each in self.products],
         }
 
     @classmethod
@@ -92,8 +98,13 @@ class Curves:
             fields = json.loads(file.read_text(encoding="utf-8"))
             if fields["schema"] != _SCHEMA:
                 raise ConfigurationError(f"{file}: schema {fields['schema']}: must be {_SCHEMA}; fit the study again")
-            curves = tuple(map(_curve, fields["curves"]))
-            return cls(workload=fields["workload"], base=fields["base"], methods=fields["methods"], curves=curves)
+            return cls(
+                workload=fields["workload"],
+                base=fields["base"],
+                methods=fields["methods"],
+                curves=tuple(map(_curve, fields["curves"])),
+                products=tuple(map(Product.from_dict, fields.get("products", ()))),  # not in files of before
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{file}: not the fits of a scaling study ({error!r}); name the fits.json in its run directory"
@@ -113,29 +124,44 @@ def fit_curves(measurements: Iterable[Measurement]) -> tuple[Curve, ...]:
     )
 
 
-def ratio_law(measurements: Iterable[Measurement], axis: str, over: Quantity, under: Quantity) -> PowerLaw | NoFit:
-    """How one quantity over another goes along an axis, training by training of the same seed.
+def fit_products(
+    measurements: Iterable[Measurement], curves: Iterable[Curve], base: Mapping[str, Scalar]
+) -> tuple[Product, ...]:
+    """How well the laws of two axes multiply, for each method and measure with a law along both.
 
-    An interval of the exponent that lies below 0, or holds 0, says that the first does not grow faster. Taken from the
-    two laws apart it would be wider, as what slows down a machine for a while slows down both.
+    Of a measure that is infinite somewhere (a target that was missed), or 0, nothing is said.
 
     Args:
-        measurements: of a scaling study.
-        axis: along which.
-        over: the numerator, such as ``("overhead_seconds", "sngd")``.
-        under: the denominator, such as ``("forward_backward_seconds", "sngd")``.
+        measurements: of a scaling study; only what a grid has away from the base on both axes enters.
+        curves: `fit_curves` of the same.
+        base: value of each axis at the base point.
     """
-    values: dict[Quantity, dict[tuple[Scalar, int], float]] = {over: {}, under: {}}
+    laws = {(each.axis, each.measure, each.method): each.law for each in curves if isinstance(each.law, PowerLaw)}
+    found = []
+    for (first, second, measure, method), grid in _grids(measurements, base).items():
+        axes = first, second
+        both = [law for axis in axes if (law := laws.get((axis, measure, method))) is not None]
+        if len(both) == 2 and all(0 < value < math.inf for values in grid.values() for value in values):
+            numbers = {(float(x), float(y)): values for (x, y), values in grid.items()}
+            ratios = misses(both, [float(base[axis]) for axis in axes], numbers)
+            low, high = min(ratios), max(ratios)
+            found.append(Product(axes=axes, measure=measure, method=method, points=len(grid), low=low, high=high))
+    return tuple(found)
+
+
+_Grid = dict[tuple[Scalar, Scalar], list[float]]
+
+
+def _grids(measurements: Iterable[Measurement], base: Mapping[str, Scalar]) -> dict[tuple[str, str, str, str], _Grid]:
+    """By two axes, measure and method: the values of seeds where both axes are away from their base."""
+    grids: dict[tuple[str, str, str, str], _Grid] = {}
     for each in measurements:
-        if each.axis == axis and not each.held:
-            for measure, method in values:
-                if method == each.method and measure in each.measures:
-                    values[measure, method][each.value, each.seed] = each.measures[measure]
-    pairs = [(x, y, values[under][x, seed]) for (x, seed), y in values[over].items() if (x, seed) in values[under]]
-    bad = next((x for x, y, z in pairs if not (0 < y < math.inf and 0 < z < math.inf)), None)
-    if bad is not None:
-        return NoFit(f"a value at {bad} that is not above 0 and finite has no ratio")
-    return _law([(x, y / z) for x, y, z in pairs], floor=False)
+        for other, held in each.held.items():
+            if each.axis < other and each.value != base[each.axis]:  # the point lies on the other's curve as well
+                for measure, value in each.measures.items():
+                    grid = grids.setdefault((each.axis, other, measure, each.method), {})
+                    grid.setdefault((each.value, held), []).append(value)
+    return grids
 
 
 def _law(points: list[tuple[Scalar, float]], *, floor: bool) -> PowerLaw | NoFit:

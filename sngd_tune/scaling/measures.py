@@ -7,16 +7,19 @@ are others: code is loaded and memory is mapped then, and a new Fisher matrix is
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from sngd_tune.records.choice import Choice
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.scaling import Measurement, PlannedPoint
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
+from sngd_tune.scaling.noise_course import noise_to_target
 
-__all__ = ["MEASURES", "Measure", "Training", "Use", "measure", "measurements", "use_of"]
+__all__ = ["MEASURES", "Measure", "Training", "Use", "means", "measure", "measurements", "use_of"]
 
-_PARTS = ("forward_backward", "statistics", "refresh", "update")
+_PARTS = ("forward_backward", "statistics", "refresh", "update", "communication")
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,14 @@ class Measure:
 
 MEASURES: dict[str, Measure] = {
     "step_seconds": Measure("s", "a step, on average"),
-    "forward_backward_seconds": Measure(
-        "s", "of a step: batch, forward and backward passes; between workers, the wait"
-    ),
+    "forward_backward_seconds": Measure("s", "of a step: batch, forward and backward passes"),
     "statistics_seconds": Measure("s", "of a step: running averages of G"),
     "refresh_seconds": Measure("s", "of a step: new roots, spread over the steps between them"),
     "update_seconds": Measure("s", "of a step: preconditioning and parameter update"),
-    "overhead_seconds": Measure("s", "of a step: all but the forward and backward passes"),
+    "communication_seconds": Measure(
+        "s", "of a step: what it waits for other workers, slower ones included, and no computing hides"
+    ),
+    "overhead_seconds": Measure("s", "of a step: all but the forward and backward passes and communication"),
     "examples_per_second": Measure("1/s", "of all workers together"),
     "peak_memory_bytes": Measure(
         "B", "of a worker: GPU memory, or its resident set, which libraries and earlier trials are in"
@@ -55,6 +59,11 @@ MEASURES: dict[str, Measure] = {
     "loss_at_budget": Measure("loss", "validation loss after seconds that all along the axis had", fitted=False),
     "final_loss": Measure("loss", "validation loss at the end", fitted=False),
     "joules_per_step": Measure("J", "where all trainings have it from one source"),
+    "noise_scale": Measure(
+        "examples", "gradient noise scale up to the target, in the method's own coordinates", fitted=False
+    ),
+    "plain_noise_scale": Measure("examples", "the same of the gradient as it is", fitted=False),
+    "noise_scale_ratio": Measure("1", "noise_scale over plain_noise_scale", fitted=False),
     "trial_seconds": Measure("s", "from its start to its end, evaluation and all else included", fitted=False),
 }
 
@@ -93,7 +102,12 @@ class Use:
 
 
 def measurements(
-    trainings: Iterable[Training], axes: Iterable[str], target: Target | None, *, grid: bool = False
+    trainings: Iterable[Training],
+    axes: Iterable[str],
+    target: Target | None,
+    *,
+    grid: bool = False,
+    choices: Iterable[Choice] = (),
 ) -> list[Measurement]:
     """The points of all curves.
 
@@ -105,12 +119,15 @@ def measurements(
         axes: of the study.
         target: what is reached, or None.
         grid: whether both axes were moved at once.
+        choices: `scaling.choice.choose`; of candidates, only those that were taken lie on a curve.
     """
     complete = [training for training in trainings if training.complete]
     joules = len({training.epochs[-1].energy_source for training in complete}) == 1
+    taken = {(each.axis, each.value, each.method): each.by_seed for each in choices}
     found = []
     for axis in axes:
-        along = [training for training in complete if _lies_along(training.point, axis, grid)]
+        on_axis = (training for training in complete if _lies_along(training.point, axis, grid))
+        along = [training for training in on_axis if _stands(training, axis, taken)]
         budget = min((training.epochs[-1].training_seconds for training in along), default=0.0)
         for training in along:
             values = measure(training, target, joules=joules)
@@ -134,12 +151,13 @@ def measure(training: Training, target: Target | None, *, joules: bool = True) -
     found = {
         "step_seconds": step,
         **parts,
-        "overhead_seconds": step - parts["forward_backward_seconds"],
+        "overhead_seconds": step - parts["forward_backward_seconds"] - parts["communication_seconds"],
         "examples_per_second": batch / max(step, 1e-12),
         "steps": float(epochs[-1].steps),
         "peak_memory_bytes": float(max(each.peak_memory_bytes for each in epochs)),
         "final_loss": epochs[-1].validation_loss,
         **(_to_target(epochs, target, batch) if target is not None else {}),
+        **noise_to_target(epochs, target),
     }
     used = epochs[-1].energy_joules
     if joules and used is not None:
@@ -147,6 +165,16 @@ def measure(training: Training, target: Target | None, *, joules: bool = True) -
     if training.record.ended is not None:
         found["trial_seconds"] = training.record.ended - training.record.started
     return found
+
+
+def means(trainings: Sequence[Training], target: Target | None) -> dict[str, float]:
+    """Means over the trainings of a point that are complete, by name; infinite where one missed the target.
+
+    Without joules: whether they may stand beside those of other points, these trainings do not say.
+    """
+    found = [measure(each, target, joules=False) for each in trainings if each.complete]
+    names = [name for name in (found[0] if found else ()) if all(name in each for each in found)]
+    return {name: math.fsum(each[name] for each in found) / len(found) for name in names}
 
 
 def use_of(trainings: Sequence[Training]) -> Use | None:
@@ -214,6 +242,13 @@ def _along(training: Training, axis: str, values: Mapping[str, float]) -> Measur
         measures=values,
         held={other: point.axes[other] for other in point.moved if other != axis},
     )
+
+
+def _stands(training: Training, axis: str, taken: Mapping[tuple[Any, ...], Mapping[int, str]]) -> bool:
+    """Whether it is what its seed measures: the point that was chosen, or the only one."""
+    point = training.point
+    by_seed = taken.get((axis, point.axes[axis], point.method))
+    return not point.tuned if by_seed is None else by_seed.get(training.record.number) == point.name
 
 
 def _lies_along(point: PlannedPoint, axis: str, grid: bool) -> bool:

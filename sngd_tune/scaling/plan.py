@@ -1,13 +1,14 @@
 """What a training or a study on a larger model, larger batches or more workers would take, from the fits of a smaller.
 
-One axis was changed at a time, so several are combined as factors: the law along the first, times the ratios that the
-others give over their base value. That is an assumption, and where it is made the plan says so, as it does where a law
-is asked beyond its measured range. Errors of the laws are taken as independent: they add as squares of logarithms.
+Laws are along one axis with all others at their base, so several are combined as factors (`products.multiplied`). Where
+the study is a grid of two axes, it has measured what that misses: the largest miss enters the interval as an error of
+its own. Elsewhere it is an assumption, and the plan says so, as it does where a law is asked beyond its measured range.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from typing import Any
 
 from sngd_tune.energy.cost import Prices
@@ -15,6 +16,7 @@ from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.parameters import nearest
 from sngd_tune.scaling.curves import Curves
 from sngd_tune.scaling.fits import NoFit, PowerLaw
+from sngd_tune.scaling.products import Product, multiplied
 
 __all__ = ["Estimate", "Plan", "Wish", "estimate", "make_plan"]
 
@@ -88,6 +90,8 @@ class Plan:
         cost: in the currency of the price.
         memory_bytes: of a worker at its peak.
         missing: why a figure is None, one sentence each.
+        products: of the laws that were multiplied, as far as a grid tells how well they do.
+        assumed: pairs of axes whose laws were multiplied and no grid tells.
     """
 
     method: str
@@ -98,6 +102,8 @@ class Plan:
     cost: Estimate | None
     memory_bytes: Estimate | None
     missing: tuple[str, ...]
+    products: tuple[Product, ...] = ()
+    assumed: tuple[tuple[str, str], ...] = ()
 
     @property
     def extrapolated(self) -> tuple[str, ...]:
@@ -127,6 +133,8 @@ def make_plan(curves: Curves, method: str, wish: Wish) -> Plan:
     training = target if wish.steps is None else step * wish.steps if step is not None else None
     price = wish.prices.device_hour
     study = training * math.ceil(wish.trials / wish.workers) if training is not None else None
+    moved = _moved(curves, wish.sizes)
+    told = [_products(curves, name, method, moved) for name in needed if isinstance(figures[name], Estimate)]
     hours = study * (wish.workers * wish.devices / _HOUR) if study is not None else None
     return Plan(
         method=method,
@@ -137,6 +145,8 @@ def make_plan(curves: Curves, method: str, wish: Wish) -> Plan:
         cost=hours * price if hours is not None and price is not None else None,
         memory_bytes=memory,
         missing=tuple(f"{name}: {each.reason}" for name in needed if isinstance(each := figures[name], NoFit)),
+        products=tuple(each for found in told for each in found.values() if each is not None),
+        assumed=tuple(dict.fromkeys(axes for found in told for axes, each in found.items() if each is None)),
     )
 
 
@@ -152,8 +162,7 @@ def estimate(curves: Curves, measure: str, method: str, sizes: Mapping[str, floa
     Raises:
         ConfigurationError: an axis that the study did not look along, or whose values are no numbers.
     """
-    base = {axis: _base(curves, axis) for axis in sizes}
-    moved = [axis for axis in sizes if sizes[axis] != base[axis]]
+    moved = _moved(curves, sizes)
     laws = [_law(curves, measure, method, axis) for axis in moved]
     reasons = [law.reason for law in laws if isinstance(law, NoFit)]
     if reasons:
@@ -161,16 +170,25 @@ def estimate(curves: Curves, measure: str, method: str, sizes: Mapping[str, floa
     known = [law for law in laws if isinstance(law, PowerLaw)]
     if not known:
         return _at_base(curves, measure, method)
-    first = known[0].predict(sizes[moved[0]])
-    factors = [law.ratio(sizes[axis], base[axis]) for law, axis in zip(known[1:], moved[1:], strict=True)]
-    value = first.value * math.prod(each.value for each in factors)
-    error = math.exp(math.hypot(*(math.log(each.high / each.value) for each in (first, *factors))))
+    joint = multiplied(known, [sizes[axis] for axis in moved], [_base(curves, axis) for axis in moved])
+    misses = [each.error for each in _products(curves, measure, method, moved).values() if each is not None]
+    error = math.exp(math.hypot(math.log(joint.high / joint.value), *misses))
     beyond = tuple(
         (axis, sizes[axis], law.start, law.stop)
         for axis, law in zip(moved, known, strict=True)
         if not law.start <= sizes[axis] <= law.stop
     )
-    return Estimate(value=value, low=value / error, high=value * error, beyond=beyond)
+    return Estimate(value=joint.value, low=joint.value / error, high=joint.value * error, beyond=beyond)
+
+
+def _moved(curves: Curves, sizes: Mapping[str, float]) -> list[str]:
+    """Axes that are away from their base."""
+    return [axis for axis in sizes if sizes[axis] != _base(curves, axis)]
+
+
+def _products(curves: Curves, measure: str, method: str, axes: Sequence[str]) -> dict[tuple[str, str], Product | None]:
+    """For each pair of axes what a grid tells; None where there is none."""
+    return {pair: curves.product(pair, measure, method) for pair in combinations(sorted(axes), 2)}
 
 
 def _base(curves: Curves, axis: str) -> float:

@@ -4,13 +4,13 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Solution", "middle_of", "plain", "sensitivities", "solve", "student"]
+__all__ = ["Solution", "geometric_mean", "middle_of", "plain", "sensitivities", "solve", "student"]
 
 _LEVEL = 0.95
 #: The F-test's, by which a floor is taken up, and the values of ``x`` from which it is made.
@@ -138,6 +138,19 @@ def sensitivities(scaled: np.ndarray, share: float, exponent: float, raised: boo
 def middle_of(x: np.ndarray) -> float:
     """Geometric mean."""
     return float(np.exp(np.log(x).mean()))
+
+
+def geometric_mean(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of logarithms and its 95 % interval, open with a single value; all NaN of what is not finite and > 0."""
+    found = np.array(values)
+    if not ((found > 0) & np.isfinite(found)).all():
+        return math.nan, math.nan, math.nan
+    logs = np.log(found)
+    mean = math.exp(float(logs.mean()))
+    if len(logs) < 2:
+        return mean, 0.0, math.inf
+    factor = math.exp(student(len(logs) - 1) * float(logs.std(ddof=1)) / math.sqrt(len(logs)))
+    return mean, mean / factor, mean * factor
 
 
 def student(freedom: int) -> float:

@@ -16,7 +16,8 @@ granularity          statistics          refresh              apply (update)    
 ===================  ==================  ===================  =================  ==================
 
 (For one row of the gradient a dense application is ``d²``; there are ``d`` rows.) Forward and backward pass take
-``b d²``. Statistics and refreshes are means over all steps: one over their interval.
+``b d²``. Statistics and refreshes are means over all steps: one over their interval. What ranks exchange, in bytes, are
+``d²`` gradients a step, whatever the batch, and the state, once an interval.
 
 These are limits of large sizes. Below them every part has a floor of calls and memory traffic, which a fit takes up
 (`fits`), layers at the ends of a network have one side that does not grow, and BLAS is faster on larger matrices. So a
@@ -26,21 +27,23 @@ measured exponent below theory's is the usual finding at small widths, and one a
 import re
 from typing import Literal
 
-__all__ = ["PARTS", "expected_exponent"]
+__all__ = ["OF_ANY_METHOD", "PARTS", "expected_exponent"]
 
-Part = Literal["forward_backward", "statistics", "refresh", "update", "state"]
+Part = Literal["forward_backward", "statistics", "refresh", "update", "state", "communication"]
 
-PARTS: tuple[Part, ...] = ("forward_backward", "statistics", "refresh", "update", "state")
+PARTS: tuple[Part, ...] = ("forward_backward", "statistics", "refresh", "update", "state", "communication")
+#: Parts that a method without local Fisher layers has as well.
+OF_ANY_METHOD: tuple[Part, ...] = ("forward_backward", "communication")
 
-#: Exponents in the width: statistics, refresh, update, state.
-_WIDTH: dict[str, tuple[int, int, int, int]] = {
-    "diagonal": (1, 1, 2, 1),
-    "block": (1, 1, 2, 1),
-    "low rank": (1, 1, 2, 1),
-    "input": (2, 3, 3, 2),
-    "kron": (2, 3, 3, 2),
-    "unit": (3, 4, 3, 3),
-    "layer": (4, 6, 4, 4),
+#: Exponents in the width: statistics, refresh, update, state, communication.
+_WIDTH: dict[str, tuple[int, int, int, int, int]] = {
+    "diagonal": (1, 1, 2, 1, 2),
+    "block": (1, 1, 2, 1, 2),
+    "low rank": (1, 1, 2, 1, 2),
+    "input": (2, 3, 3, 2, 2),
+    "kron": (2, 3, 3, 2, 2),
+    "unit": (3, 4, 3, 3, 3),
+    "layer": (4, 6, 4, 4, 4),
 }
 #: In what else a part grows with. Passes and statistics go over the batch; statistics and refreshes come at intervals.
 _BATCH: dict[str, int] = {"forward_backward": 1, "statistics": 1}
@@ -54,11 +57,12 @@ def expected_exponent(part: Part, axis: str, granularity: str = "input", *, rank
     Args:
         part: one of `PARTS`.
         axis: ``width``, ``batch_size``, ``depth``, ``rank`` or an interval; of the plain method as well.
-        granularity: of the local Fisher layers; without meaning for ``"forward_backward"``.
+        granularity: of the local Fisher layers; without meaning for ``"forward_backward"``. Where there are none,
+            ``"diagonal"``: gradients are what is exchanged.
         rank: of the root; None: dense.
 
     Returns:
-        None where theory says nothing: an unknown axis, or ``rank`` of what has none.
+        None where theory says nothing: an unknown axis, ``rank`` of what has none, or a sum of two powers.
 
     >>> expected_exponent("refresh", "width"), expected_exponent("refresh", "fisher_interval")
     (3.0, -1.0)
@@ -73,7 +77,7 @@ def expected_exponent(part: Part, axis: str, granularity: str = "input", *, rank
     if axis in _INTERVALS:
         return -1.0 if _INTERVALS[axis] == part else None if _shares_steps(part, axis) else 0.0
     if axis == "rank" and kind == "low rank":
-        return float(_RANK.get(part, 0))
+        return None if part == "communication" else float(_RANK.get(part, 0))
     return None
 
 
@@ -83,5 +87,5 @@ def _kind(granularity: str, rank: int | None) -> str:
 
 
 def _shares_steps(part: str, axis: str) -> bool:
-    """A refresh takes statistics of its own, so their number is no power of the Fisher interval."""
-    return part == "statistics" and axis == "fisher_interval"
+    """What is no power of an interval: a refresh takes statistics of its own, and gradients are exchanged each step."""
+    return part == "communication" or (part == "statistics" and axis == "fisher_interval")

@@ -14,6 +14,7 @@ from sngd_tune.records.study import SCHEMA_VERSION, StudyConfig
 from sngd_tune.records.trial import NEEDS_JOINT_BATCH, TrialConfig
 from sngd_tune.search.document import read_document
 from sngd_tune.search.schema import check_version, read_text, refuse, validated
+from sngd_tune.search.tuned import candidates, check_tuned
 
 __all__ = ["is_scaling", "load_scaling", "plan_points", "plan_variants"]
 
@@ -66,7 +67,10 @@ def plan_points(config: ScalingConfig, sizes: Mapping[str, int], training_exampl
         for method in config.methods:
             point = _point(config, sizes, origin, method, moves)
             if point is not None:
-                points[point.name] = point
+                for each in candidates(config, point):
+                    _check(config, each, training_examples)
+                    points[each.name] = each
+    check_tuned(config, points.values())
     return list(points.values())
 
 
@@ -118,7 +122,7 @@ def _point(
         values["batch_size"] = batch * workers // config.resources.workers
     examples = int(at["training_examples"]) if "training_examples" in moved else None
     name = ",".join(f"{axis}={at[axis]}" for axis in moved) or "base"
-    point = PlannedPoint(
+    return PlannedPoint(
         name=f"{name}.{method}",
         method=method,
         axes=at,
@@ -129,8 +133,6 @@ def _point(
         trials_at_a_time=int(at.get("trials_at_a_time", config.trials_at_a_time)),
         parameters=values,
     )
-    _check(config, point, int(origin["training_examples"]))
-    return point
 
 
 def _default(axis: str) -> Any:
@@ -232,5 +234,6 @@ def _study(config: ScalingConfig, name: str, workload: str, first: PlannedPoint)
             "checkpoint_seconds": config.checkpoint_seconds,
         },
         "confirm": {"seeds": config.seeds, "baseline": False},
+        "noise": config.noise.model_dump() if config.noise is not None and first.workers == 1 else None,
         "mlflow": {"enabled": False},  # the points' runs are the scaling study's own
     }

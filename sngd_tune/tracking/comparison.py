@@ -11,12 +11,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sngd_tune.records.comparison import Cell, ComparisonConfig
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.target import Target
-from sngd_tune.tracking.group_manifest import GroupManifest
+from sngd_tune.tracking.group_manifest import GroupManifest, with_data
 from sngd_tune.tracking.provenance import code_version
 
 __all__ = ["ComparisonManifest"]
@@ -37,6 +38,7 @@ class ComparisonManifest(GroupManifest):
 
     NAME: ClassVar[str] = "comparison.json"
     KIND: ClassVar[str] = "comparison"
+    ID: ClassVar[str] = "comparison_id"
     KEY: ClassVar[str] = "comparison_version"
 
     comparison_id: str
@@ -60,6 +62,13 @@ class ComparisonManifest(GroupManifest):
             cells=grouped,
             code_version=code_version(),
         )
+
+    def folders(self, directory: Path) -> list[Path]:
+        return [cell.directory(directory) for cell in self.cells]
+
+    def with_data(self, data_dir: Path | None) -> "ComparisonManifest":
+        cells = tuple(dataclasses.replace(cell, study=with_data(cell.study, data_dir)) for cell in self.cells)
+        return dataclasses.replace(self, cells=cells)
 
     @classmethod
     def _from(cls, values: dict[str, Any]) -> "ComparisonManifest":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sngd_tune.errors import ConfigurationError, StudyHeldError
+from sngd_tune.tracking.lease import LEASE
 
 __all__ = ["hold", "holder"]
 
@@ -46,12 +47,21 @@ def hold(directory: Path | str) -> Iterator[Path]:
 
 
 def holder(directory: Path | str) -> dict[str, Any] | None:
-    """Who holds the directory, or held it last and died: ``{"pid", "host", "since"}``; None where nobody is named."""
+    """Who holds the directory, or held it last and died: ``{"pid", "host", "since"}``; None where nobody is named.
+
+    In a copy of it the lease tells, and ``"heard"`` is when its holder last said so (by the storage's clock).
+    """
+    directory = Path(directory)
+    return _named(directory / _HOLDER) or _named(directory / LEASE)
+
+
+def _named(path: Path) -> dict[str, Any] | None:
     try:
-        named = json.loads((Path(directory) / _HOLDER).read_text())
-    except (OSError, ValueError):
+        values = json.loads(path.read_text())
+        heard = {"heard": path.stat().st_mtime} if path.name == LEASE else {}
+        return {key: values[key] for key in ("pid", "host", "since")} | heard
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return named if isinstance(named, dict) else None
 
 
 def _write_holder(directory: Path) -> None:

@@ -14,6 +14,7 @@ from sngd_tune.records.trial_record import TrialRecord
 
 __all__ = [
     "MARK",
+    "SYSTEM",
     "epoch_metrics",
     "milliseconds",
     "parameters",
@@ -28,6 +29,9 @@ __all__ = [
 #: The metric that is sent last and marks an epoch as complete. It is always finite.
 MARK = "epoch"
 
+#: How names of metrics begin that MLflow shows under *System metrics*.
+SYSTEM = "system/"
+
 #: Sections of MLflow's charts, which it sorts by name, with what has no section last: so the learning curves come
 #: first, then ``layer/…``, and not below all layers. What is named nowhere here has its own name.
 _SECTIONS = {
@@ -40,6 +44,7 @@ _SECTIONS = {
         "statistics_seconds",
         "refresh_seconds",
         "update_seconds",
+        "communication_seconds",
         "examples_per_second",
         "peak_memory_bytes",
         "refreshes",
@@ -67,7 +72,8 @@ def epoch_metrics(metrics: EpochMetrics) -> dict[str, float]:
     """
     scalars = metrics.scalars().items()
     values = {_name(_SECTION_OF.get(key, key)): float(value) for key, value in scalars if math.isfinite(value)}
-    return {**{key: value for key, value in values.items() if key != MARK}, MARK: float(metrics.epoch)}
+    system = {f"{SYSTEM}{name}": value for name, value in metrics.system.items()}
+    return {**{key: value for key, value in values.items() if key != MARK}, **system, MARK: float(metrics.epoch)}
 
 
 def study_metrics(objective: str, records: Sequence[TrialRecord]) -> dict[str, float]:

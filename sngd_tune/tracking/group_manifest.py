@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from sngd_tune.errors import ConfigurationError, LedgerError
+from sngd_tune.records.study import StudyConfig
 from sngd_tune.tracking.files import make_directory, read_versioned, replace_file
 
-__all__ = ["GroupManifest"]
+__all__ = ["GroupManifest", "with_data"]
 
 
 class GroupManifest:
@@ -16,12 +17,14 @@ class GroupManifest:
     Attributes:
         NAME: of the file.
         KIND: what the directory is of, such as ``"comparison"``, for messages.
+        ID: the attribute by which it is told from others of its kind.
         KEY: of the version in the file.
         VERSION: what it has to be; a file of another one is refused, never guessed at.
     """
 
     NAME: ClassVar[str]
     KIND: ClassVar[str]
+    ID: ClassVar[str]
     KEY: ClassVar[str]
     VERSION: ClassVar[int] = 1
 
@@ -61,6 +64,14 @@ class GroupManifest:
         content = json.dumps({self.KEY: self.VERSION, **self._values()}, indent=2, ensure_ascii=False) + "\n"
         replace_file(directory / self.NAME, content.encode(), mode=0o600)  # a tracking URI may hold a password
 
+    def folders(self, directory: Path) -> list[Path]:
+        """The run directories of its studies, inside its own."""
+        raise NotImplementedError
+
+    def with_data(self, data_dir: Path | None) -> Self:
+        """The same with the data sets in another folder; None: where they were. Nothing is written."""
+        raise NotImplementedError
+
     @classmethod
     def _from(cls, values: dict[str, Any]) -> Self:
         """Inverse of `_values`."""
@@ -69,3 +80,8 @@ class GroupManifest:
     def _values(self) -> dict[str, Any]:
         """Plain values only."""
         raise NotImplementedError
+
+
+def with_data(study: StudyConfig, data_dir: Path | None) -> StudyConfig:
+    """The study with its data sets in another folder; None: where they were."""
+    return study if data_dir is None else study.model_copy(update={"data_dir": str(data_dir)})

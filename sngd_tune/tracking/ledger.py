@@ -27,6 +27,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from sngd_tune.errors import LedgerError
+from sngd_tune.records.attempts import Report
+from sngd_tune.records.energy import Energy
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.trial_record import TrialRecord
@@ -60,10 +62,15 @@ class Ledger:
         directory = Path(directory).absolute()
         manifest = Manifest.new(config)
         manifest.check_absent(directory)
-        for kind in ("epochs", "trials"):
-            make_directory(directory / "ledger" / kind)
+        cls.make_folders(directory)
         manifest.write(directory)
         return cls(directory, manifest)
+
+    @staticmethod
+    def make_folders(directory: Path) -> None:
+        """Make the folders of its files, where they are missing; no write ever does. Raises LedgerError."""
+        for kind in ("epochs", "trials"):
+            make_directory(directory / "ledger" / kind)
 
     @classmethod
     def open(cls, directory: Path | str) -> "Ledger":
@@ -139,6 +146,21 @@ class Ledger:
         found: dict[str, list[EpochMetrics]] = {}
         for trial, _, metrics in self.epoch_metrics():
             found.setdefault(trial, []).append(metrics)
+        return found
+
+    def reports(self) -> dict[str, list[Report]]:
+        """What every attempt reported of its epochs, what others trained again among them, by trial.
+
+        Raises:
+            LedgerError: a file is damaged; the message names it.
+        """
+        columns = ["trial", "attempt", "epoch", "training_seconds", "energy_joules", "energy_source"]
+        found: dict[str, list[Report]] = {}
+        for row in self.dataset().to_table(columns=columns).to_pylist():
+            joules, source = row["energy_joules"], row["energy_source"]
+            energy = None if joules is None or source is None else Energy(joules, source)
+            report = Report(row["attempt"], row["epoch"], row["training_seconds"], energy)
+            found.setdefault(row["trial"], []).append(report)
         return found
 
     def dataset(self) -> ds.Dataset:

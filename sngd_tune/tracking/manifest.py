@@ -38,6 +38,8 @@ class Manifest:
     """
 
     NAME: ClassVar[str] = "study.json"
+    KIND: ClassVar[str] = "study"
+    ID: ClassVar[str] = "study_id"
     COPY: ClassVar[str] = ".study.json"
 
     ledger_version: int

@@ -1,33 +1,32 @@
 """The copy of a run directory in a storage that outlives the machine, made while the study runs.
 
-``STORAGE/<name of the run directory>`` has everything but what belongs to a process (locks, temporary files); trials
-write their checkpoints there themselves. The ledger's files never change, so one that is there is not sent again. Files
-go out from the oldest to the newest, so that the copy is always a state in which the run directory once was: a trial
-that it calls completed has its epochs there. The manifest goes without its passwords.
+``STORAGE/<name of the run directory>`` has everything but what belongs to a process (locks, temporary files), the
+studies of a comparison or a scaling study included; trials write their checkpoints there themselves. The ledger's files
+never change, so one that is there is not sent again. Files go out from the oldest to the newest, so that the copy is
+always a state in which the run directory once was: a trial that it calls completed has its epochs there. Manifests go
+without their passwords.
 """
 
 import logging
+import posixpath
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.redaction import redact
 from sngd_tune.storage import Place, open_place
+from sngd_tune.tracking.kinds import MANIFESTS
 from sngd_tune.tracking.lease import Lease
-from sngd_tune.tracking.manifest import Manifest
 
-__all__ = ["LEDGER", "Replica", "is_directory", "open_storage", "run_place"]
+__all__ = ["Replica", "in_ledger", "is_directory", "open_storage", "run_place"]
 
 _log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the run directory, and between tries while the storage is away: doubling up to the last.
 _PERIOD, _FIRST_DELAY, _LAST_DELAY = 5.0, 0.5, 30.0
-
-#: The part of the run directory whose files never change.
-LEDGER = "ledger/"
 
 
 @dataclass(frozen=True, order=True)
@@ -46,12 +45,14 @@ class Replica:
 
     Args:
         directory: the run directory.
-        lease: of the study, with the place; once it is lost nothing is copied any more.
+        lease: of the run, with the place; once it is lost nothing is copied any more.
+        parts: run directories inside it, of the studies of a group, which need not exist yet.
         period: seconds between two looks at the directory.
     """
 
-    def __init__(self, directory: Path, lease: Lease, period: float = _PERIOD) -> None:
+    def __init__(self, directory: Path, lease: Lease, parts: Iterable[Path] = (), period: float = _PERIOD) -> None:
         self._directory, self._lease, self._place, self._period = directory, lease, lease.place, period
+        self._parts = tuple(parts)
         self._sent: dict[str, _File] = {}
         self._there: frozenset[str] | None = None  # of the ledger, before this session
         self._closing = threading.Event()
@@ -106,7 +107,7 @@ class Replica:
 
     def _send(self) -> None:
         if self._there is None:
-            self._there = frozenset(name for name in self._place.names() if name.startswith(LEDGER))
+            self._there = frozenset(filter(in_ledger, self._place.names()))
         for file in self._waiting():
             if self._lease.lost:
                 return
@@ -116,12 +117,20 @@ class Replica:
 
     def _content(self, name: str) -> bytes:
         content = (self._directory / name).read_bytes()
-        return redact(content.decode()).encode() if name == Manifest.NAME else content
+        return redact(content.decode()).encode() if posixpath.basename(name) in MANIFESTS else content
 
     def _waiting(self) -> list[_File]:
         """What the copy lacks, from the oldest to the newest."""
         there = self._there or ()
-        return sorted(f for f in _files(self._directory) if f.name not in there and self._sent.get(f.name) != f)
+        return sorted(file for file in self._files() if file.name not in there and self._sent.get(file.name) != file)
+
+    def _files(self) -> Iterator[_File]:
+        """The files that are copied: the directory's own, those of its parts, and their ledgers'; none is hidden."""
+        for folder in (self._directory, *filter(Path.is_dir, self._parts)):
+            for path in (*folder.iterdir(), *folder.glob("ledger/*/*"), *folder.glob("figures/*")):
+                if path.is_file() and not path.name.startswith("."):
+                    status = path.stat()
+                    yield _File(status.st_mtime_ns, path.relative_to(self._directory).as_posix(), status.st_size)
 
     def _complain(self, reason: object) -> None:
         if not self._complained:
@@ -144,14 +153,11 @@ def open_storage(uri: str) -> Place:
     return open_place(uri)
 
 
+def in_ledger(name: str) -> bool:
+    """Whether a file of a run is one of a ledger's, which never change."""
+    return name.endswith(".parquet")
+
+
 def is_directory(place: Place, directory: Path) -> bool:
     """Whether the place is the run directory itself: it lies on the shared path, and no copy is needed."""
     return place.local and Path(place.root).resolve() == directory.resolve()
-
-
-def _files(directory: Path) -> Iterator[_File]:
-    """The files of a run directory that are copied: its own, and the ledger's; none that is hidden."""
-    for path in (*directory.iterdir(), *directory.glob(f"{LEDGER}*/*"), *directory.glob("figures/*")):
-        if path.is_file() and not path.name.startswith("."):
-            status = path.stat()
-            yield _File(status.st_mtime_ns, path.relative_to(directory).as_posix(), status.st_size)

@@ -12,12 +12,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sngd_tune.records.scaling import PlannedPoint, ScalingConfig, Variant
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.target import Target
-from sngd_tune.tracking.group_manifest import GroupManifest
+from sngd_tune.tracking.group_manifest import GroupManifest, with_data
 from sngd_tune.tracking.provenance import code_version
 
 __all__ = ["ScalingManifest"]
@@ -39,6 +40,7 @@ class ScalingManifest(GroupManifest):
 
     NAME: ClassVar[str] = "scaling-plan.json"
     KIND: ClassVar[str] = "scaling study"
+    ID: ClassVar[str] = "scaling_id"
     KEY: ClassVar[str] = "scaling_version"
 
     scaling_id: str
@@ -67,6 +69,13 @@ class ScalingManifest(GroupManifest):
             variants=tuple(variants),
             code_version=code_version(),
         )
+
+    def folders(self, directory: Path) -> list[Path]:
+        return [directory / variant.name for variant in self.variants]
+
+    def with_data(self, data_dir: Path | None) -> "ScalingManifest":
+        variants = tuple(dataclasses.replace(each, study=with_data(each.study, data_dir)) for each in self.variants)
+        return dataclasses.replace(self, variants=variants)
 
     @classmethod
     def _from(cls, values: dict[str, Any]) -> "ScalingManifest":

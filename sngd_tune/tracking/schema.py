@@ -33,7 +33,7 @@ def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
         return pa.list_(pa.field("item", pa.struct(_fields(LayerDiagnostics)), nullable=False)), False
     if annotation == Mapping[str, Any]:
         return pa.string(), False  # parameters: ragged by nature, hence JSON
-    if annotation == Mapping[str, float | None]:
+    if annotation in (Mapping[str, float], Mapping[str, float | None]):
         return pa.map_(pa.string(), pa.float64()), False  # objectives: a map keeps NaN and infinity, JSON does not
     return _ARROW[annotation], False
 
@@ -73,9 +73,15 @@ def record_of(row: Mapping[str, Any]) -> TrialRecord:
 
 def epoch_row(record: TrialRecord, metrics: EpochMetrics, time: float) -> dict[str, Any]:
     """A row of `EPOCHS`."""
-    return {**{name: getattr(record, name) for name in _IDENTITY}, "time": time, **metrics.to_dict()}
+    return {
+        **{name: getattr(record, name) for name in _IDENTITY},
+        "time": time,
+        **metrics.to_dict(),
+        "system": list(metrics.system.items()),
+    }
 
 
 def metrics_of(row: Mapping[str, Any]) -> EpochMetrics:
-    """The measurements of a row of `EPOCHS`."""
-    return EpochMetrics.from_dict({field.name: row[field.name] for field in dataclasses.fields(EpochMetrics)})
+    """The measurements of a row of `EPOCHS`; what was measured first after its file was written has its default."""
+    values = {field.name: row[field.name] for field in dataclasses.fields(EpochMetrics)}
+    return EpochMetrics.from_dict({name: value for name, value in values.items() if value is not None})

@@ -1,16 +1,16 @@
 """The few MLflow operations that the mirror needs, each safe to repeat."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.tracking.client import connect, mirror_errors
 from sngd_tune.tracking.entries import MARK, milliseconds
 
-__all__ = ["EPOCHS_TAG", "STUDY_TAG", "TRIAL_TAG", "Run", "RunStore"]
+__all__ = ["EPOCHS_TAG", "STUDY_TAG", "TRIAL_TAG", "Point", "Run", "RunStore"]
 
 STUDY_TAG = "sngd_tune.study_id"
 TRIAL_TAG = "sngd_tune.trial"
@@ -23,6 +23,15 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # MLflow's limits.
 _MAX_METRICS = 1000
 _PAGE = 1000
+
+
+class Point(NamedTuple):
+    """A value of a metric at a step; `time` is UTC in Unix seconds."""
+
+    name: str
+    value: float
+    step: int
+    time: float
 
 
 @dataclass
@@ -101,20 +110,16 @@ class RunStore:
 
     def log_metrics(self, run: Run, metrics: Mapping[str, float], time: float) -> None:
         """Write metrics that have no steps; the same ones at the same time are the same points to MLflow."""
+        self.log_points(run, [Point(name, value, 0, time) for name, value in metrics.items()])
+
+    def log_points(self, run: Run, points: Sequence[Point]) -> None:
+        """Write points of metrics; what is written again stays one point to MLflow."""
         from mlflow.entities import Metric
 
-        if metrics:
-            with mirror_errors(self._uri):
-                entries = [Metric(key, value, milliseconds(time), 0) for key, value in metrics.items()]
-                self._client.log_batch(run.run_id, metrics=entries, synchronous=True)
-
-    def log_series(self, run: Run, name: str, values: Mapping[int, float], time: float) -> None:
-        """Write a metric at several steps; the same ones at the same time are the same points to MLflow."""
-        from mlflow.entities import Metric
-
-        if values:
-            with mirror_errors(self._uri):
-                entries = [Metric(name, value, milliseconds(time), step) for step, value in values.items()]
+        with mirror_errors(self._uri):
+            for start in range(0, len(points), _MAX_METRICS):
+                batch = points[start : start + _MAX_METRICS]
+                entries = [Metric(each.name, each.value, milliseconds(each.time), each.step) for each in batch]
                 self._client.log_batch(run.run_id, metrics=entries, synchronous=True)
 
     def set_tags(self, run: Run, tags: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ polls for results, every two seconds.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -23,6 +24,7 @@ from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.trainables.plan import TrialPlan
 from sngd_tune.trainables.rank import Rank
+from sngd_tune.trainables.system import joint_system
 from sngd_tune.trainables.trial import TrialTrainable
 
 __all__ = ["DistributedTrainable"]
@@ -61,9 +63,9 @@ class _Group:
 
     def meet(self) -> None:
         """Make the ranks' process group."""
-        nodes, addresses = zip(*self._all("node"), strict=True)
-        if len(set(nodes)) == 1:
-            addresses = (_LOOPBACK,) * len(nodes)  # nobody else has to reach them
+        self._nodes, addresses = zip(*self._all("node"), strict=True)
+        if len(set(self._nodes)) == 1:
+            addresses = (_LOOPBACK,) * len(self._nodes)  # nobody else has to reach them
         (port,) = self._results([self._ranks[0].listen.remote(addresses[0])])
         common = len(self._ranks), self._backend, (addresses[0], port)
         self._results(
@@ -79,11 +81,11 @@ class _Group:
         self._all("begin", trial)
 
     def epoch(self) -> EpochMetrics:
-        """The next epoch, as `Training.epoch`; metrics are those of rank 0."""
+        """The next epoch, as `Training.epoch`; metrics are those of rank 0, but for what all nodes did."""
         said = self._all("epoch")
         self.finished, self.leaving = said[0].finished, any(each.leaving for each in said)
         metrics: EpochMetrics = said[0].metrics
-        return metrics
+        return replace(metrics, system=joint_system(self._nodes, [each.metrics.system for each in said]))
 
     def state_dict(self) -> dict[str, Any]:
         """That of rank 0, which is complete."""

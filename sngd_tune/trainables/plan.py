@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sngd_tune.records.study import NoiseConfig
 from sngd_tune.storage import Place
 
 __all__ = ["TrialPlan"]
@@ -25,6 +26,7 @@ class TrialPlan:
         decisions: epochs, or seconds of training where the early stopper counts those, at which it may stop a trial.
         decided_by: ``"epoch"`` or ``"training_seconds"``.
         gate: where a new process waits for the others (`sngd_tune.gate`).
+        noise: when the gradient noise scale is measured; None: never.
     """
 
     workload: str
@@ -39,3 +41,4 @@ class TrialPlan:
     decisions: tuple[float, ...]
     decided_by: str
     gate: Any
+    noise: NoiseConfig | None = None

@@ -17,7 +17,7 @@ from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.trainables.plan import TrialPlan
 from sngd_tune.trainables.session import start_training
-from sngd_tune.training import Training
+from sngd_tune.trainables.system import Trained
 
 __all__ = ["Rank", "RankEpoch"]
 
@@ -42,7 +42,7 @@ class Rank:
     def __init__(self, plan: TrialPlan, splits: Any) -> None:
         self._plan, self._splits = plan, ray.get(splits[0])
         self._store: dist.Store | None = None
-        self._training: Training | None = None
+        self._training: Trained | None = None
 
     def ping(self) -> None:
         """Answer, also while the training waits for other ranks."""

@@ -18,7 +18,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -28,12 +28,14 @@ from sngd_tune.gpu import limit_memory, wait_for_memory
 from sngd_tune.records.metrics import OBJECTIVES, EpochMetrics
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial import TrialConfig
+from sngd_tune.trainables.noise import NoiseProbe
 from sngd_tune.trainables.plan import TrialPlan
+from sngd_tune.trainables.system import Monitored, Trained
 from sngd_tune.training import Training
 from sngd_tune.workloads.registry import find_workload
 from sngd_tune.workloads.workload import Splits
 
-__all__ = ["Trained", "TrialSession", "rehearse", "start_training", "trial_of"]
+__all__ = ["TrialSession", "rehearse", "start_training", "trial_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,21 +62,7 @@ def trial_of(plan: TrialPlan, config: Mapping[str, Any]) -> TrialConfig:
     )
 
 
-class Trained(Protocol):
-    """What a trial asks of its training, wherever that runs: in this process, or in several others."""
-
-    @property
-    def finished(self) -> bool:
-        """As `Training.finished`, and so on below."""
-
-    def epoch(self) -> EpochMetrics: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-def start_training(plan: TrialPlan, trial: TrialConfig, splits: Splits) -> Training:
+def start_training(plan: TrialPlan, trial: TrialConfig, splits: Splits) -> Trained:
     """The training of a trial in this process, or this rank's share of it.
 
     Raises:
@@ -85,7 +73,9 @@ def start_training(plan: TrialPlan, trial: TrialConfig, splits: Splits) -> Train
         limit_memory(plan.gpus)
         wait_for_memory(plan.gpus, _GPU_SECONDS)
     workload = find_workload(plan.workload, plan.import_path)
-    return Training(trial, workload, splits, gpu_share=plan.gpus or 1.0)
+    training = Training(trial, workload, splits, gpu_share=plan.gpus or 1.0)
+    probed = training if plan.noise is None else NoiseProbe(training, plan.noise, workload, splits.train)
+    return Monitored(probed)
 
 
 def rehearse(trial: TrialConfig, start: Callable[[TrialConfig], Trained]) -> None:

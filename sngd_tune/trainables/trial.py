@@ -19,7 +19,8 @@ from sngd_tune.gate import pass_gate
 from sngd_tune.notice import notice_given
 from sngd_tune.records.trial import TrialConfig
 from sngd_tune.trainables.plan import TrialPlan
-from sngd_tune.trainables.session import Trained, TrialSession, rehearse, start_training, trial_of
+from sngd_tune.trainables.session import TrialSession, rehearse, start_training, trial_of
+from sngd_tune.trainables.system import Trained
 from sngd_tune.workloads.workload import Splits
 
 __all__ = ["TrialTrainable"]

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from typing import ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sngd_tune.errors import ConfigurationError
@@ -40,6 +42,13 @@ class Split:
     def first(self, examples: int) -> "Split":
         """Its first `examples`, or all where there are fewer; a view."""
         return Split(self.inputs[:examples], self.targets[:examples])
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Inputs and targets: views of the arrays on the CPU, which nobody may write to, copies on another device."""
+        with warnings.catch_warnings():
+            # Arrays in Ray's object store are read-only, which torch cannot express.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(self.inputs).to(device), torch.from_numpy(self.targets).to(device)
 
 
 @dataclass(frozen=True)

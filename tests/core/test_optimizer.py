@@ -307,3 +307,21 @@ def test_it_learns_where_the_inputs_are_badly_scaled():
         lambda m: SNGD(m, FisherSettings(root="eigh", step_bound="none", relative_damping=1e-4), lr=0.1, base="sgd")
     )
     assert ours < 0.01 * best_sgd
+
+
+@pytest.mark.parametrize("base", ["adamw", "sgd"])
+def test_updates_in_portions_are_the_same_bits_as_all_at_once(monkeypatch, base):
+    def trained(portion: int) -> list[torch.Tensor]:
+        monkeypatch.setattr("sngd_tune.core.trained._PORTION", portion)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Tanh(), nn.Linear(7, 3))
+        optimizer = SNGD(model, base=base, lr=1e-2, weight_decay=0.1)
+        for _ in range(8):
+            optimizer.zero_grad()
+            model(torch.randn(16, 5)).square().mean().backward()
+            optimizer.step()
+        return [parameter.detach() for parameter in model.parameters()]
+
+    whole = trained(2**20)
+    for portion in (1, 30):  # each alone; two together
+        assert all(map(torch.equal, trained(portion), whole))

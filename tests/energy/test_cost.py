@@ -38,7 +38,8 @@ def test_what_is_no_price_is_refused(price: float) -> None:
 def test_tuning_is_paid_back_by_what_each_training_saves() -> None:
     tuning = Usage(seconds=1000, energy=Energy(900.0, "nvml")), Usage(seconds=100, energy=Energy(100.0, "nvml"))
     training = Usage(seconds=30, energy=Energy(50.0, "nvml")), Usage(seconds=70, energy=Energy(40.0, "nvml"))
-    found = payback(tuning, training, Prices(device_hour=1.0))
+    prices = Prices(device_hour=1.0)
+    found = payback(saved(*tuning, prices), saved(training[1], training[0], prices))
     assert found.seconds == math.ceil(900 / 40)
     assert found.joules == math.inf  # it is faster and takes more energy
     assert found.cost == found.seconds

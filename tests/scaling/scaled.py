@@ -30,8 +30,8 @@ def points(**changes: Any) -> dict[str, PlannedPoint]:
     return {point.name: point for point in plan_points(config(**changes), SIZES, EXAMPLES)}
 
 
-def epoch(number: int, step_seconds: float, loss: float, steps: int = 20) -> EpochMetrics:
-    """An epoch of which three quarters are passes; the first takes ten times as long."""
+def epoch(number: int, step_seconds: float, loss: float, steps: int = 20, communication: float = 0.0) -> EpochMetrics:
+    """An epoch of which three quarters are passes and `communication`; the first takes ten times as long."""
     seconds = steps * step_seconds * (10 if number == 1 else 1)
     return EpochMetrics(
         epoch=number,
@@ -40,7 +40,8 @@ def epoch(number: int, step_seconds: float, loss: float, steps: int = 20) -> Epo
         validation_loss=loss,
         training_seconds=steps * step_seconds * (9 + number),
         epoch_seconds=seconds,
-        forward_backward_seconds=0.75 * seconds,
+        forward_backward_seconds=(0.75 - communication) * seconds,
+        communication_seconds=communication * seconds,
         statistics_seconds=0.05 * seconds,
         refresh_seconds=0.05 * seconds,
         update_seconds=0.15 * seconds,
@@ -52,9 +53,11 @@ def epoch(number: int, step_seconds: float, loss: float, steps: int = 20) -> Epo
     )
 
 
-def training(point: PlannedPoint, seed: int, step_seconds: float, **changes: Any) -> Training:
-    """Four epochs with losses 1/2, 1/4, 1/6, 1/8."""
-    epochs = [epoch(n, step_seconds, 0.5 / n) for n in range(1, 5)]
+def training(
+    point: PlannedPoint, seed: int, step_seconds: float, communication: float = 0.0, **changes: Any
+) -> Training:
+    """Four epochs with losses 1/2, 1/4, 1/6, 1/8, and a share of communication."""
+    epochs = [epoch(n, step_seconds, 0.5 / n, communication=communication) for n in range(1, 5)]
     record: dict[str, Any] = {
         "study": "base",
         "workload": "digits_mlp",

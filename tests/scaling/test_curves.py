@@ -7,7 +7,7 @@ import pytest
 
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.scaling import Measurement
-from sngd_tune.scaling.curves import Curves, fit_curves, ratio_law
+from sngd_tune.scaling.curves import Curves, fit_curves
 from sngd_tune.scaling.fits import NoFit, PowerLaw
 
 WIDTHS = (32, 64, 128, 256, 512)
@@ -93,27 +93,3 @@ def test_a_file_that_is_something_else_is_refused(tmp_path, text):
         Curves.read(file)
     with pytest.raises(ConfigurationError, match=r"missing\.json: not the fits"):
         Curves.read(tmp_path / "missing.json")
-
-
-OVERHEAD, PASSES = ("overhead_seconds", "sngd"), ("forward_backward_seconds", "sngd")
-
-
-def test_a_ratio_is_taken_seed_by_seed_so_that_a_slow_machine_cancels():
-    slow = iter([1.0, 3.0, 1.2, 0.7, 2.0] * 4)
-    measured = []
-    for x in WIDTHS:
-        for seed in range(2):
-            factor = next(slow)
-            times = {"overhead_seconds": factor * 1e-5 * x**1.5, "forward_backward_seconds": factor * 1e-6 * x**2}
-            measured.append(Measurement(axis="width", value=x, method="sngd", seed=seed, measures=times))
-    law = ratio_law(measured, "width", OVERHEAD, PASSES)
-    assert law.exponent == pytest.approx(-0.5)
-    assert law.high < -0.49
-    apart = {each.measure: each.law for each in fit_curves(measured)}
-    assert apart["overhead_seconds"].high - apart["overhead_seconds"].low > 0.1
-
-
-def test_a_ratio_of_what_was_not_measured_is_no_law():
-    zero = points(overhead_seconds=lambda x: 1.0, forward_backward_seconds=lambda x: 0.0)
-    assert "at 32 that is not above 0" in ratio_law(zero, "width", OVERHEAD, PASSES).reason
-    assert "0 values" in ratio_law(zero, "depth", OVERHEAD, PASSES).reason

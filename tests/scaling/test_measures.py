@@ -1,14 +1,18 @@
 """From ledgers to the points of scaling curves."""
 
 import math
+from typing import Any
 
 import pytest
 
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.target import Target
 from sngd_tune.report.page import render
+from sngd_tune.report.scaling.figures import parts_drawings
+from sngd_tune.report.scaling.laws import worker_scalings
 from sngd_tune.report.scaling.page import scaling_page
 from sngd_tune.report.scaling.summary import summarize_scaling
+from sngd_tune.report.scaling.tables import WORKER_COLUMNS, worker_rows
 from sngd_tune.report.scaling.words import sentences
 from sngd_tune.scaling.fits import PowerLaw
 from sngd_tune.scaling.measures import measure, measurements, use_of
@@ -23,6 +27,34 @@ def test_times_of_a_step_leave_out_the_first_epoch() -> None:
     assert found["forward_backward_seconds"] == pytest.approx(0.00075)
     assert found["overhead_seconds"] == pytest.approx(0.00025)
     assert found["examples_per_second"] == pytest.approx(50_000)
+
+
+def test_communication_is_neither_the_passes_nor_the_overhead() -> None:
+    found = measure(training(points()["base.sngd"], 0, 0.001, communication=0.2), None)
+    assert found["communication_seconds"] == pytest.approx(0.0002)
+    assert found["forward_backward_seconds"] == pytest.approx(0.00055)
+    assert found["overhead_seconds"] == pytest.approx(0.00025)
+
+
+def test_the_efficiency_of_workers_stands_beside_the_share_of_communication() -> None:
+    changes: dict[str, Any] = {"axes": {"workers": [1, 2, 4]}, "fixed": {"batch_size": 64}}
+    planned = points(**changes)
+    shares = {1: 0.0, 2: 0.2, 4: 0.5}
+    made = [
+        training(point, seed, 0.01 / (1 - shares[n]) / n, communication=shares[n])
+        for point in planned.values()
+        for seed in range(2)
+        for n in [int(point.axes["workers"])]
+    ]
+    report = summarize_scaling(config(**changes), TARGET, list(planned.values()), {"base": made})
+    for found in worker_scalings(report):
+        assert found.communication == pytest.approx(tuple(shares.values()))
+        assert [1 - each.efficiency for each in found.efficiencies] == pytest.approx(list(shares.values()))
+        assert [row["communication"] for row in found.to_dict()["efficiencies"]] == pytest.approx(found.communication)
+    assert [row[WORKER_COLUMNS.index("of it communication")] for row in worker_rows(report)][:3] == ["0%", "20%", "50%"]
+    drawing = parts_drawings(report)["workers_parts_sngd"]
+    assert "communication" in [key.get_label() for key in drawing.keys]
+    assert drawing.whole().axes[0].get_yscale() == "log"  # though one worker waits 0 s
 
 
 def test_a_target_is_reached_at_the_first_evaluation_beyond_it_and_a_miss_is_infinite() -> None:
@@ -88,6 +120,20 @@ def test_the_idle_share_counts_places_and_leaves_out_pauses() -> None:
     assert use_of([]) is None
 
 
+def test_a_grid_says_how_well_its_laws_multiply() -> None:
+    changes: dict[str, Any] = {"axes": {"width": [32, 64, 128], "batch_size": [25, 50, 100]}, "grid": True}
+    planned = points(**changes)
+    made = [
+        training(point, 0, 1e-7 * width**2 * batch * (1.1 if (width, batch) == (128, 100) else 1))
+        for point in planned.values()
+        for width, batch in [(int(point.axes["width"]), int(point.axes["batch_size"]))]
+    ]
+    report = summarize_scaling(config(**changes), None, list(planned.values()), {"base": made})
+    said = " ".join(sentences(report))
+    assert "along batch size and width multiply within a factor of 0.91 to 1.00 on the grid (sngd, predicted" in said
+    assert {each["points"] for each in report.to_dict()["products"]} == {4}
+
+
 def test_the_exponent_of_a_step_comes_out_of_the_report_and_the_overhead_is_compared() -> None:
     changes = {"axes": {"width": [16, 32, 64, 128, 256]}}
     planned = points(**changes)
@@ -104,7 +150,13 @@ def test_the_exponent_of_a_step_comes_out_of_the_report_and_the_overhead_is_comp
         assert isinstance(series.law, PowerLaw)
         assert series.law.exponent == pytest.approx(expected, abs=1e-6)
     said = " ".join(sentences(report))
-    assert "grows more slowly than that step" in said
+    assert "Does what sngd adds grow faster with width than a step of sgd? No: over such a step" in said
+    assert "falls: power -1.00" in said
     page = render(scaling_page(report, config(**changes)))
     assert "Along width" in page
+    assert "overhead sngd / step sgd" in page
+    verdicts = {
+        (each["over"]["measure"], each["over"]["beyond"]): each["verdict"] for each in report.to_dict()["ratios"]
+    }
+    assert verdicts["overhead_seconds", None] == verdicts["step_seconds", None] == "falls"
     assert "<script" not in page

@@ -1,6 +1,7 @@
 """Plans: times, memory and cost from the laws, with their error bars and what they rest on."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -10,7 +11,7 @@ import pytest
 from sngd_tune.energy.cost import Prices
 from sngd_tune.errors import ConfigurationError
 from sngd_tune.records.scaling import Measurement
-from sngd_tune.scaling.curves import Curves, fit_curves
+from sngd_tune.scaling.curves import Curves, fit_curves, fit_products
 from sngd_tune.scaling.fits import NoFit
 from sngd_tune.scaling.plan import Estimate, Wish, estimate, make_plan
 from sngd_tune.scaling.priced import price_step, sized_trial
@@ -48,6 +49,23 @@ def study(noise=0.0):
     return Curves(workload="digits_mlp", base=BASE, methods=METHODS, curves=fit_curves(measured))
 
 
+def grid(interaction, noise=0.0):
+    """Of width and batch size: factors multiply but for ``(width / base) ** (interaction · log(batch / base))``."""
+    rng, measured = np.random.default_rng(0), []
+    for width, batch_size in itertools.product(AXES["width"], AXES["batch_size"]):
+        power = interaction * math.log(batch_size / BASE["batch_size"])
+        at, away = {"width": width, "batch_size": batch_size}, (width / BASE["width"]) ** power
+        for seed in range(3):
+            value = step_seconds(width, batch_size) * away * math.exp(noise * rng.standard_normal())
+            for axis, other in (("width", "batch_size"), ("batch_size", "width")):
+                held = {} if at[other] == BASE[other] else {other: at[other]}
+                one = {"axis": axis, "value": at[axis], "held": held, "measures": {"step_seconds": value}}
+                measured.append(Measurement(method="sgd", seed=seed, **one))
+    curves = fit_curves(measured)
+    products = fit_products(measured, curves, BASE)
+    return Curves(workload="digits_mlp", base=BASE, methods=METHODS, curves=curves, products=products)
+
+
 EXACT = study()
 
 
@@ -55,6 +73,56 @@ def test_several_axes_multiply():
     found = estimate(EXACT, "step_seconds", "sgd", {"width": 256, "batch_size": 128})
     assert found.value == pytest.approx(step_seconds(256, 128))
     assert found.beyond == ()
+
+
+def test_a_grid_tells_how_well_the_laws_multiply():
+    (found,) = grid(0.0).products
+    assert (found.axes, found.points) == (("batch_size", "width"), 16)  # 5 × 5 without the cross of the base
+    assert (found.low, found.high) == pytest.approx((1, 1))
+    (found,) = grid(0.1).products
+    corner = 4 ** (0.1 * math.log(4))  # four times the base on both axes, or a quarter of it
+    assert (found.low, found.high) == pytest.approx((1 / corner, corner))
+    assert found.error == pytest.approx(math.log(corner))
+
+
+def test_what_the_product_misses_on_the_grid_widens_the_interval_to_hold_the_truth():
+    asked, truth = {"width": 512.0, "batch_size": 256.0}, step_seconds(512, 256) * 4 ** (0.1 * math.log(4))
+    curves = grid(0.1, noise=0.02)
+    widened = estimate(curves, "step_seconds", "sgd", asked)
+    bare = estimate(dataclasses.replace(curves, products=()), "step_seconds", "sgd", asked)
+    assert not bare.low <= truth <= bare.high
+    assert widened.low <= truth <= widened.high
+    assert widened.value == bare.value
+    alone = {"width": 512.0, "batch_size": 64.0}  # one axis away from its base: nothing is multiplied
+    assert estimate(curves, "step_seconds", "sgd", alone) == estimate(
+        dataclasses.replace(curves, products=()), "step_seconds", "sgd", alone
+    )
+
+
+def test_without_an_interaction_a_grid_hardly_widens_the_interval():
+    asked = {"width": 512.0, "batch_size": 256.0}
+    curves = grid(0.0, noise=0.02)
+    widened = estimate(curves, "step_seconds", "sgd", asked)
+    bare = estimate(dataclasses.replace(curves, products=()), "step_seconds", "sgd", asked)
+    assert math.log(widened.high / widened.low) < 2 * math.log(bare.high / bare.low)
+
+
+def test_the_command_says_how_well_laws_multiply_where_a_grid_tells_and_that_it_is_assumed_elsewhere(tmp_path, bare):
+    file = tmp_path / "fits.json"
+    file.write_text(json.dumps(grid(0.1).to_dict()), encoding="utf-8")
+    assert Curves.read(file) == grid(0.1)
+    arguments = ("--method", "sgd", "--set", "width=512", "--set", "batch_size=256", "--steps", 10)
+    code, _, notes = invoke("plan", file, *arguments)
+    assert code == 0
+    assert "laws of batch_size and width multiply within a factor of 0.83 to 1.21 on the study's grid" in notes
+    assert "assumed" not in notes
+
+
+def test_fits_of_before_grids_were_checked_are_read(tmp_path):
+    values, file = grid(0.1).to_dict(), tmp_path / "fits.json"
+    del values["products"]
+    file.write_text(json.dumps(values), encoding="utf-8")
+    assert Curves.read(file) == dataclasses.replace(grid(0.1), products=())
 
 
 def test_nothing_changed_is_the_base_point():
@@ -158,7 +226,7 @@ def test_the_command_prints_a_plan_and_what_it_rests_on(fits):
     assert code == 0
     assert all(word in table for word in ("sngd", "sgd", "device-hours", "extrapolated", "not known", "GB"))
     assert "width=1024 lies beyond the measured 32 to 512" in notes
-    assert "changed one at a time" in notes
+    assert "batch_size and width: were changed one at a time" in notes
     assert "sgd: seconds_to_target: no law along width: a missed target" in notes
 
 

@@ -1,6 +1,7 @@
 """Scaling studies run to their end, at toy size."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,20 @@ from typer.testing import CliRunner
 
 from sngd_tune.cli import app
 from sngd_tune.errors import ConfigurationError
+from sngd_tune.mlflow_ui import ui_store
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.trial_record import TrialRecord
 from sngd_tune.scale import resume_scaling, run_scaling
 from sngd_tune.scaling.curves import Curves
-from sngd_tune.scaling_results import scaling_report, sync_scaling, trainings
+from sngd_tune.scaling_results import scaling_report, sync_scaling
 from sngd_tune.tracking.client import default_tracking_uri
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.scaling import ScalingManifest
+from sngd_tune.tracking.trainings import trainings
 from tests.scaling.scaled import config
 from tests.studies import MOONS, Witness
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,27 @@ def test_mlflow_has_a_parent_with_the_curves_above_a_run_for_each_point(finished
     assert {"scaling.html", "fits.json"} <= {each.path for each in client.list_artifacts(parent.info.run_id)}
     assert sync_scaling(finished).written == 0
     assert len(client.get_metric_history(parent.info.run_id, "width/step_seconds/sngd")) == 2
+
+
+@pytest.mark.slow
+def test_mlflow_has_what_the_page_on_it_names(finished: Path) -> None:
+    page = (ROOT / "docs" / "mlflow.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^]]+\]\((images/\w+\.png)\)", page)
+    assert {f"images/{path.name}" for path in (ROOT / "docs" / "images").iterdir()} == set(pictures)
+    client = MlflowClient(ui_store(finished, finished.parent, None))
+    (experiment,) = [each for each in client.search_experiments() if each.name == "toy"]
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.role = 'scaling'")
+    base = "tags.role = 'point' and tags.axis = 'base'"
+    (point,) = client.search_runs([experiment.experiment_id], f"{base} and params.method = 'sngd'")
+    metrics = {"step_seconds", "final_loss", "peak_memory_bytes", "system/cpu_utilization_percentage"}
+    artifacts = {"scaling.html", "fits.json", "scaling.json", "figures"}
+    assert metrics <= set(point.data.metrics)
+    assert {"method", "width", "batch_size"} <= set(point.data.params)
+    assert {"width/step_seconds/sngd"} <= set(parent.data.metrics)
+    assert artifacts <= {each.path for each in client.list_artifacts(parent.info.run_id)}
+    for name in (*metrics, *artifacts, "method", "width", "batch_size", "tags.role = 'point'", "tags.axis = 'base'"):
+        assert f"`{name}" in page
+    assert "width/communication_seconds/sngd" not in parent.data.metrics  # zero all along the axis
 
 
 @pytest.mark.slow

@@ -72,6 +72,38 @@ def test_a_moved_granularity_drops_what_it_leaves_without_a_meaning() -> None:
     assert "rank" not in found["granularity=kron.sngd"].parameters
 
 
+def tuned(**factors: list[float]) -> dict[str, object]:
+    """Along the width, which `config` has."""
+    return {"tune": {name: {"factors": found, "axes": ["width"]} for name, found in factors.items()}}
+
+
+def test_candidates_stand_beside_the_base_and_each_point_of_the_axis_along_which_a_parameter_is_tuned() -> None:
+    axes = {"batch_size": [25, 50, 200], "width": [32]}
+    lr = {"factors": [2, 0.5, 1], "axes": ["batch_size"]}
+    found = points(axes=axes, tune={"lr": lr}, follow={"lr": {"batch_size": 0.5}})
+    assert [name for name in found if name.endswith(".sgd")] == [
+        *("base.sgd", "lr=0.05.sgd", "lr=0.2.sgd"),
+        *("batch_size=25.sgd", "batch_size=25,lr=0.03536.sgd", "batch_size=25,lr=0.1414.sgd"),
+        *("batch_size=200.sgd", "batch_size=200,lr=0.1.sgd", "batch_size=200,lr=0.4.sgd"),
+        "width=32.sgd",  # nothing is tuned along the width
+    ]
+    far = found["batch_size=200,lr=0.4.sgd"]
+    assert (far.tuned, far.moved, far.axes) == ({"lr": 2.0}, ("batch_size",), {"batch_size": 200, "width": 64})
+    assert far.parameters["lr"] == pytest.approx(0.4)  # after `follow`
+    trial = TrialConfig.from_flat(far.parameters, workload="digits_mlp", epochs=1, seed=0)
+    assert trial.optimizer.lr == far.parameters["lr"]
+
+
+def test_several_tuned_parameters_are_combined_and_a_method_is_tuned_only_in_what_it_has() -> None:
+    found = points(axes={"width": [64]}, **tuned(lr=[1, 2], relative_damping=[0.1, 1]))
+    assert {name: point.tuned for name, point in found.items() if point.tuned} == {
+        "lr=0.2.sngd": {"lr": 2.0},
+        "relative_damping=0.01.sngd": {"relative_damping": 0.1},
+        "lr=0.2,relative_damping=0.01.sngd": {"lr": 2.0, "relative_damping": 0.1},
+        "lr=0.2.sgd": {"lr": 2.0},
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -87,6 +119,17 @@ def test_a_moved_granularity_drops_what_it_leaves_without_a_meaning() -> None:
         ({"axes": {"workers": [0.5]}}, "must be whole numbers ≥ 1"),
         ({"follow": {"lr": {"depth": 1.0}}}, "follow.lr.depth: not among the axes"),
         ({"follow": {"granularity": {"width": 1.0}}}, "must be a parameter that is a number"),
+        (tuned(lr_=[1, 2]), "tune.lr_: must be a parameter that is a real number; did you mean 'lr'"),
+        (tuned(batch_size=[1, 2]), "tune.batch_size: must be a parameter that is a real number"),
+        (tuned(lr=[0.5, 2]), "1 must be among them: it is the file's own value; add it"),
+        (tuned(lr=[0, 1]), "greater than 0"),
+        (tuned(lr=[1, 1.001]), "1 % above the one before"),
+        ({"tune": {"lr": {"factors": [1, 2], "axes": ["widht"]}}}, "widht: not among the axes; did you mean 'width'"),
+        ({"tune": {"lr": {"factors": [1, 2], "axes": ["width"]}}, "axes": {"lr": [0.1]}}, "tune.lr: is an axis"),
+        ({**tuned(lr=[1, 2]), "axes": {"width": [1], "depth": [1]}, "grid": True}, "tune: is for one axis at a time"),
+        (tuned(weight_decay=[1, 2]), "point base.sngd: weight_decay=0.0: no factor changes it"),
+        ({**tuned(relative_damping=[1, 2]), "methods": {"sgd": {}}}, "tune.relative_damping: has no meaning for any"),
+        (tuned(lr=[1, 2], momentum=[1, 20]), "momentum="),
         ({"resources": {"gpus": "auto"}}, "name gpus and memory_gb in numbers"),
         ({"epochs": 1_000_000}, "name the length of a training"),
     ],
@@ -109,18 +152,21 @@ def _by_schema(changes: dict[str, object]) -> bool:
 
 
 def test_points_of_one_model_and_number_of_workers_share_a_variant() -> None:
-    study = config(axes={"width": [32, 64], "batch_size": [10, 50], "workers": [1, 2]})
-    planned = list(points(axes=study.axes).values())
+    lr = {"factors": [1, 2], "axes": ["workers"]}
+    study = config(axes={"width": [32, 64], "batch_size": [10, 50], "workers": [1, 2]}, tune={"lr": lr})
+    planned = list(points(axes=study.axes, tune={"lr": lr}).values())
     names = {point.name: scaled_name(study.workload, point.sizes) for point in planned}
     variants = {variant.name: variant for variant in plan_variants(study, planned, names)}
     assert list(variants) == ["base", "width-32", "workers-2"]
-    assert variants["base"].points == ("base.sngd", "base.sgd", "batch_size=10.sngd", "batch_size=10.sgd")
+    assert variants["base"].points == (
+        *("base.sngd", "lr=0.2.sngd", "base.sgd", "lr=0.2.sgd", "batch_size=10.sngd", "batch_size=10.sgd"),
+    )
     assert variants["width-32"].study.workload == "digits_mlp?width=32"
     assert variants["workers-2"].study.search.resources.workers == 2
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
-    manifest = check_scaling(config(axes={"width": [32, 64], "training_examples": [100]}))
+    manifest = check_scaling(config(axes={"width": [32, 64], "training_examples": [100]}, **tuned(lr=[0.5, 1])))
     manifest.write(tmp_path)
     assert ScalingManifest.read(tmp_path) == manifest
     with pytest.raises(ConfigurationError, match="a scaling study is there already; continue it with"):

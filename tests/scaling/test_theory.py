@@ -34,3 +34,11 @@ def test_intervals_batches_and_ranks_enter_where_they_belong():
     assert expected_exponent("update", "rank", rank=16) == 1
     assert expected_exponent("update", "rank") is None  # a dense root has none
     assert expected_exponent("update", "colour") is None
+
+
+@pytest.mark.parametrize("granularity", ["diagonal", "block:64", "input", "kron", "unit", "layer"])
+def test_ranks_exchange_gradients_and_the_state(granularity):
+    state = expected_exponent("state", "width", granularity)
+    assert expected_exponent("communication", "width", granularity) == max(2, state)
+    assert expected_exponent("communication", "batch_size", granularity) == 0
+    assert expected_exponent("communication", "statistics_interval", granularity) is None  # gradients go every step

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +45,7 @@ def _values(record: type) -> st.SearchStrategy:
         str: text,
         float | None: st.none() | floats,
         str | None: st.none() | text,
+        Mapping[str, float]: st.dictionaries(text, floats, max_size=3),
         tuple[LayerDiagnostics, ...]: st.lists(st.deferred(lambda: layers), max_size=3).map(tuple),
     }
     return st.builds(record, **{name: strategies[kind] for name, kind in record.__annotations__.items()})
@@ -96,10 +98,10 @@ def test_epochs_come_back_as_they_were(measured: list[EpochMetrics], tmp_path_fa
     assert repr(ledger.epoch_metrics()) == repr(expected)
 
 
-def test_a_ledger_of_before_energy_was_measured_is_read_with_none(
+def test_a_ledger_of_before_energy_and_communication_were_measured_is_read_with_their_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger, columns = new_ledger(tmp_path), ("energy_joules", "energy_source")
+    ledger, columns = new_ledger(tmp_path), ("energy_joules", "energy_source", "communication_seconds")
     with monkeypatch.context() as old:
         for name, schema in (("EPOCHS", EPOCHS), ("TRIALS", TRIALS)):
             fields = [field for field in schema if field.name not in columns]
@@ -110,7 +112,9 @@ def test_a_ledger_of_before_energy_was_measured_is_read_with_none(
     write(ledger, trial(1, energy_joules=2.0, energy_source="nvml"))
     again = Ledger.open(ledger.directory)
     assert [record.energy for record in again.trials()] == [None, Energy(2.0, "nvml")]
-    assert {metrics.energy for _, _, metrics in again.epoch_metrics("0000")} == {None}
+    assert {(metrics.energy, metrics.communication_seconds) for _, _, metrics in again.epoch_metrics("0000")} == {
+        (None, 0.0)
+    }
 
 
 def test_parameters_of_single_layers_come_back_in_their_order(tmp_path: Path) -> None:

@@ -1,18 +1,26 @@
 """The copy of a run directory in a storage, and going on from it."""
 
+import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sngd_tune.errors import ConfigurationError
+from sngd_tune.records.comparison import Cell, ComparisonConfig
+from sngd_tune.records.target import Target
 from sngd_tune.storage import open_place
-from sngd_tune.tracking.continuation import begun_study, check_absent, fetch, fetch_run, holds_study
+from sngd_tune.tracking.comparison import ComparisonManifest
+from sngd_tune.tracking.continuation import begun_study, check_absent, fetch, fetch_run, holds_run
 from sngd_tune.tracking.lease import LEASE, Lease, hold_lease
 from sngd_tune.tracking.ledger import Ledger
 from sngd_tune.tracking.manifest import Manifest
 from sngd_tune.tracking.replica import Replica, is_directory, run_place
+from tests.commands import invoke
 from tests.s3 import S3Server
 from tests.tracking.samples import new_ledger, study, trial, write
 
@@ -33,6 +41,17 @@ def lease(storage: str, tmp_path: Path) -> Iterator[Lease]:
     with hold_lease(run_place(storage, tmp_path / "runs" / "digits"), beat=0.2) as held:
         assert held is not None
         yield held
+
+
+def comparison(**changes: Any) -> ComparisonManifest:
+    """Of one method on one workload."""
+    values = {"schema": 1, "name": "toy", "candidate": "sgd", "methods": {"sgd": "sgd.yaml"}}
+    budget = {"workload": "digits_mlp", "name": "digits", "seconds": 1.0}
+    config = ComparisonConfig.model_validate({**values, "workloads": [budget], **changes})
+    cell = Cell(workload="digits", method="sgd", study=study(name="digits", **changes))
+    return ComparisonManifest.new(
+        config, {"digits": Target(metric="validation_loss", value=0.5, provenance="here")}, [cell]
+    )
 
 
 def test_a_finished_study_is_there_whole_and_comes_back_as_it_was(lease: Lease, storage: str, tmp_path: Path) -> None:
@@ -145,6 +164,75 @@ def test_passwords_stay_at_home_and_come_back_from_the_environment(lease: Lease,
     assert (tmp_path / "other" / Manifest.NAME).stat().st_mode & 0o077 == 0
 
 
+def test_a_comparison_is_there_with_its_studies_and_without_its_passwords(lease: Lease, tmp_path: Path) -> None:
+    manifest = comparison(mlflow={"tracking_uri": _PASSWORD})
+    directory = tmp_path / "runs" / "digits"
+    manifest.write(directory)
+    replica = Replica(directory, lease, manifest.folders(directory))
+    (cell,) = manifest.cells
+    ledger = Ledger.create(cell.directory(directory), cell.study)
+    written = write(ledger, trial())
+    (directory / "digits" / "checkpoints").mkdir()
+    (directory / "digits" / "checkpoints" / "0000-000001-00000000.pt").touch()
+    assert replica.close() == 0
+    names = lease.place.names()
+    assert {name for name in names if not name.endswith(".parquet")} == {
+        *(LEASE, ComparisonManifest.NAME, f"digits/sgd/{Manifest.NAME}")
+    }
+    assert not [name for name in names if b"s3cret" in lease.place.read(name)]
+
+    with pytest.raises(ConfigurationError, match="has no password in it"):
+        fetch(lease.place, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    fetch(lease.place, tmp_path / "other", [_PASSWORD])
+    assert ComparisonManifest.read(tmp_path / "other") == manifest
+    back = Ledger.open(cell.directory(tmp_path / "other"))
+    assert (back.trials(), back.manifest) == ([written], ledger.manifest)
+    shutil.rmtree(ledger.directory)
+    fetch(lease.place, directory)  # which has the password
+    assert Ledger.open(ledger.directory).manifest == ledger.manifest
+
+
+def test_a_study_that_has_no_trial_yet_goes_on(lease: Lease, tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    assert Replica(ledger.directory, lease).close() == 0
+    fetch(lease.place, tmp_path / "other")
+    written = write(Ledger.open(tmp_path / "other"), trial())
+    assert Ledger.open(tmp_path / "other").trials() == [written]
+
+
+def test_a_copy_is_looked_at_and_left_as_it_is(lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = new_ledger(tmp_path, mlflow={"tracking_uri": _PASSWORD})
+    write(ledger, trial())
+    assert Replica(ledger.directory, lease).close() == 0
+    shutil.rmtree(ledger.directory)
+    run = lease.place.uri if "://" in lease.place.uri else f"file://{lease.place.uri}"
+    before = {name: lease.place.read(name) for name in lease.place.names() if name != LEASE}
+
+    code, out, err = invoke("status", run, "--format", "json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["directory"], found["trials_finished"], found["holder"]["pid"]) == (run, 1, os.getpid())
+    assert time.time() - found["holder"]["heard"] < 60
+    code, out, err = invoke("report", run, "--html")
+    assert code == 0, err
+    assert "1 trials (1 completed)" in out
+    assert "digits" in (tmp_path / "digits-report.html").read_text(encoding="utf-8")
+    assert {name: lease.place.read(name) for name in lease.place.names() if name != LEASE} == before
+    assert not ledger.directory.exists()
+
+
+@pytest.mark.parametrize("command", ["status", "report", "resume"])
+def test_where_no_run_lies_the_place_and_what_is_missing_are_named(command: str, lease: Lease) -> None:
+    run = lease.place.below("nothing").uri
+    code, _, err = invoke(command, run if "://" in run else f"file://{run}")
+    assert code == 2
+    assert "nothing" in err
+    assert "no study" in err
+    assert "check the path" in err
+
+
 def test_a_directory_that_was_left_behind_gets_what_it_lacks(lease: Lease, tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path)
     first = write(ledger, trial(0))
@@ -163,7 +251,7 @@ def test_another_study_of_that_name_is_not_mixed_in(lease: Lease, tmp_path: Path
     with pytest.raises(ConfigurationError, match="a study is there already; continue it with `sngd-tune resume"):
         check_absent(lease.place)
     other = Ledger.create(tmp_path / "other", study())
-    with pytest.raises(ConfigurationError, match="holds another study than"):
+    with pytest.raises(ConfigurationError, match="holds another run than"):
         fetch(lease.place, other.directory)
 
 
@@ -174,8 +262,8 @@ def test_a_directory_has_the_name_of_its_copy(tmp_path: Path) -> None:
 
 def test_no_study_is_no_study(tmp_path: Path) -> None:
     place = open_place(tmp_path / "nothing")
-    assert not holds_study(place)
-    with pytest.raises(ConfigurationError, match=r"nothing: no study there \(no study.json\)"):
+    assert not holds_run(place)
+    with pytest.raises(ConfigurationError, match=r"nothing: no study, comparison or scaling study there"):
         fetch(place, tmp_path / "other")
 
 

@@ -13,9 +13,11 @@ from sngd_tune.report.comparison.runs import MethodResults, WorkloadResults
 from sngd_tune.report.comparison.stability import SPIKE, Count
 from sngd_tune.report.comparison.tables import LEGEND
 from sngd_tune.report.comparison.values import ComparisonReport, MethodSummary, Winner, WorkloadSummary
+from sngd_tune.report.energy import energy_text
 from sngd_tune.report.page import Block, Page, Section, TableBlock, TextBlock, figure_blocks, write_page
 from sngd_tune.report.sensitivity import sensitivity_section
 from sngd_tune.report.setup import space_section
+from sngd_tune.report.summary import budget_of
 
 __all__ = ["comparison_page", "write_comparison_page"]
 
@@ -170,14 +172,16 @@ def _budgets(pairs: Sequence[tuple[WorkloadSummary, WorkloadResults]]) -> list[B
         for method in summary.methods:
             config = results.methods[method.method].config
             allotted = (config.search.trials, _seconds(config), config.epochs, config.epoch_examples or "all")
-            used = (method.trials, method.device_seconds, ", ".join(_outcomes(method)) or None)
+            energy = energy_text(budget_of(results.methods[method.method].trials))
+            used = (method.trials, method.device_seconds, energy, ", ".join(_outcomes(method)) or None)
             how = (config.search.sampler, config.search.seed, config.scheduler.name)
             rows.append((summary.workload, method.method, *allotted, *how, *used))
     columns = (
         *("workload", "method", "trials", "s a training", "epochs at most", "examples between evaluations"),
-        *("sampler", "seed", "early stopper", "trials begun", "device s used", "outcomes"),
+        *("sampler", "seed", "early stopper", "trials begun", "device s used", "energy used", "outcomes"),
     )
-    return [TableBlock(columns, rows, "What each search was allowed, and what it used")] if rows else []
+    caption = "What each search was allowed, and what it used; energy with that of the re-trainings"
+    return [TableBlock(columns, rows, caption)] if rows else []
 
 
 def _seconds(config: StudyConfig) -> float | str:

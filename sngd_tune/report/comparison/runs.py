@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from sngd_tune.records.attempts import Attempts
 from sngd_tune.records.metrics import EpochMetrics
 from sngd_tune.records.outcome import Outcome
 from sngd_tune.records.ranking import winners
@@ -38,11 +39,13 @@ class MethodResults:
         config: the study that its search was.
         trials: latest state of each trial, both phases; empty where the cell has not begun.
         epochs: evaluations in order, by name of the trial.
+        attempts: at all trials, with what was lost and trained again.
     """
 
     config: StudyConfig
     trials: Sequence[TrialRecord]
     epochs: Mapping[str, Sequence[EpochMetrics]]
+    attempts: Attempts = field(default_factory=Attempts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from sngd_tune.report.comparison.ratios import Ratio
 from sngd_tune.report.comparison.stability import Count, Stability
 from sngd_tune.report.comparison.values import ToTarget
 from sngd_tune.report.decision.evidence import REFERENCE
-from sngd_tune.report.decision.language import Language
-from sngd_tune.report.decision.values import Decision, Duel, Economy, Evidence
+from sngd_tune.report.decision.language import Language, duration_unit, energy_unit
+from sngd_tune.report.decision.values import Decision, Duel, Economy, Evidence, Range
 from sngd_tune.report.page import TableBlock
 from sngd_tune.report.statistics import Difference
 
@@ -137,10 +137,12 @@ def _savings_row(each: Evidence, decision: Decision, language: Language) -> list
     economy, monthly = each.economy, decision.terms.trainings_per_month is not None
     if economy is None:
         return [each.workload, *[_unknown(language)] * (8 if monthly else 5)]
-    cells = _amounts(economy.saved, economy, decision, language) if economy.saved else _obstacle(economy, language)
-    if monthly:
-        month = economy.saved_per_month
-        cells += _amounts(month, economy, decision, language) if month else [_unknown(language)] * 3
+    if economy.saved is None:
+        cells = [*_obstacle(economy, language), *([_unknown(language)] * 3 if monthly else [])]
+    else:
+        cells = _amounts(economy.saved, economy.saved_interval, economy, decision, language)
+    if economy.saved_per_month is not None:
+        cells += _amounts(economy.saved_per_month, economy.saved_per_month_interval, economy, decision, language)
     return [each.workload, *cells, _payback(economy, language), _cycles(economy, language)]
 
 
@@ -149,36 +151,46 @@ def _obstacle(economy: Economy, language: Language) -> list[str]:
     return [language.say(reason) if reason else _unknown(language), *[_unknown(language)] * 2]
 
 
-def _amounts(of: Amounts, economy: Economy, decision: Decision, language: Language) -> list[str]:
-    """Time, energy, cost; in parentheses what may be chance."""
-    energy = None if of.joules is None else language.energy(of.joules)
-    cost = None if of.cost is None else language.money(of.cost, decision.terms.prices.currency)
-    estimated = economy.energy == "estimated"
-    by_energy = estimated and decision.terms.prices.kwh is not None
-    both = economy.proven and (economy.energy_proven or decision.terms.prices.kwh is None)
-    cells = [
-        (language.duration(of.seconds), economy.proven),
-        (_estimate(energy, estimated, language), economy.energy_proven),
-        (_estimate(cost, by_energy, language), both),
-    ]
-    return [_unknown(language) if text is None else _certain(text, proven, language) for text, proven in cells]
+def _amounts(
+    of: Amounts, interval: Range | None, economy: Economy, decision: Decision, language: Language
+) -> list[str]:
+    """Time, energy, cost, each above its interval; in parentheses what is not told from nothing."""
+    prices, estimated = decision.terms.prices, economy.energy == "estimated"
+    guessed = {"joules": estimated, "cost": estimated and prices.kwh is not None}
+    cells = []
+    for name, value in vars(of).items():
+        if value is None:
+            cells.append(_unknown(language))
+            continue
+        text, unit = _written(name, value, prices.currency, language)
+        text = language.say("cells.estimated", amount=text) if guessed.get(name) else text
+        cells.append(_above(text, interval, name, unit, economy, language))
+    return cells
 
 
-def _estimate(text: str | None, estimated: bool, language: Language) -> str | None:
-    return language.say("cells.estimated", amount=text) if text is not None and estimated else text
+def _written(name: str, value: float, currency: str, language: Language) -> tuple[str, float]:
+    """An amount, and the size of the unit that it is written in."""
+    if name == "seconds":
+        return language.duration(value), duration_unit(value)[1]
+    if name == "joules":
+        return language.energy(value), energy_unit(value)[1]
+    return language.money(value, currency), 1.0
 
 
-def _certain(text: str, proven: bool, language: Language) -> str:
-    return text if proven else language.say("chance", text=text)
+def _above(text: str, interval: Range | None, name: str, unit: float, economy: Economy, language: Language) -> str:
+    """An amount, and under it its interval in the same unit, where it has one."""
+    shown = text if name in economy.shown else language.say("chance", text=text)
+    if interval is None:
+        return shown
+    return f"{shown}\n{language.span(getattr(interval.low, name) / unit, getattr(interval.high, name) / unit)}"
 
 
 def _payback(economy: Economy, language: Language) -> str:
     if economy.break_even is None:
         return _unknown(language)
-    if "seconds" in economy.never:
-        return language.say("cells.never")
-    text = language.say("cells.trainings", n=economy.break_even.seconds)
-    return _certain(text, economy.proven, language)
+    never = "seconds" in economy.never
+    text = language.say("cells.never") if never else language.say("cells.trainings", n=economy.break_even.seconds)
+    return _above(text, economy.break_even_interval, "seconds", 1.0, economy, language)
 
 
 def _cycles(economy: Economy, language: Language) -> str:

@@ -32,6 +32,6 @@ def decide(report: ComparisonReport, results: Sequence[WorkloadResults], basis: 
         terms=terms,
         next_stage=next_stage(ruling, evidence),
         risks=risks(report, results, evidence, basis),
-        unknown=unknown(report, evidence, terms),
+        unknown=unknown(report, evidence, basis, terms),
         basis=basis,
     )

@@ -1,5 +1,6 @@
 """A decision in words: a document of blocks, which page, terminal and Markdown only lay out."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,13 @@ from sngd_tune.report.decision.values import Decision, Evidence, Remark
 from sngd_tune.report.page import FigureBlock, TableBlock
 from sngd_tune.report.vector import svg_of
 
-__all__ = ["Bullets", "Document", "Part", "document"]
+__all__ = ["ONE_SHEET", "Bullets", "Document", "Part", "decision_dict", "document"]
+
+
+#: With more workloads than this the tables leave no room on a sheet of A4 for what is read first.
+ONE_SHEET = 4
+
+_TABLES = ("speed", "savings", "stability")
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,14 @@ class Part:
         title: the heading.
         blocks: what it says.
         wide: whether it takes the whole width of a page; two that do not stand side by side.
+        sheet: that it is printed on, from 1; a later one begins on a new page.
     """
 
     name: str
     title: str
     blocks: Sequence[TableBlock | FigureBlock | Bullets]
     wide: bool = False
+    sheet: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,13 @@ class Document:
     @property
     def rows(self) -> list[list[Part]]:
         """The parts as a page lays them out: a wide one alone, narrow ones in two columns."""
-        return [list(row) for _, row in itertools.groupby(self.parts, key=lambda part: part.wide and part.name)]
+        groups = itertools.groupby(self.parts, key=lambda part: (part.sheet, part.wide and part.name))
+        return [list(row) for _, row in groups]
+
+
+def decision_dict(decision: Decision, told: Document) -> dict[str, Any]:
+    """Plain values for JSON: the decision, and its first line in a language."""
+    return {**decision.to_dict(), "headline": told.headline}
 
 
 def document(decision: Decision, language: Language) -> Document:
@@ -85,6 +100,8 @@ def document(decision: Decision, language: Language) -> Document:
         Part("unknown", say("sections.unknown"), _sentences(decision.unknown, decision, language)),
         Part("basis", say("sections.basis"), [Bullets(_basis(decision, language))], wide=True),
     ]
+    if len(decision.evidence) > ONE_SHEET:
+        parts = _on_two_sheets(parts)
     return Document(
         language=language.code,
         verdict=ruling.verdict,
@@ -93,6 +110,12 @@ def document(decision: Decision, language: Language) -> Document:
         subtitle=say("subtitle", candidate=decision.candidate, date=decision.basis.created),
         parts=[part for part in parts if part.blocks],
     )
+
+
+def _on_two_sheets(parts: Sequence[Part]) -> list[Part]:
+    """Verdict, figure, rule and what to know on the first; the tables, as long as they get, from the second on."""
+    first = [part for part in parts if part.name not in _TABLES]
+    return [*first, *(dataclasses.replace(part, sheet=2) for part in parts if part.name in _TABLES)]
 
 
 def headline(decision: Decision, language: Language) -> str:
@@ -182,6 +205,8 @@ def _machine(decision: Decision, language: Language) -> str:
 
 def _terms(decision: Decision, language: Language) -> str:
     terms, none = decision.terms, language.say("basis.not_given")
+    if terms.prices.device_hour is None and terms.prices.kwh is None and terms.trainings_per_month is None:
+        return language.say("basis.no_terms")
     prices = [
         language.money(price, terms.prices.currency) if price is not None else none
         for price in (terms.prices.device_hour, terms.prices.kwh)

@@ -2,54 +2,60 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from sngd_tune.energy.cost import Amounts, Usage, payback, per_month, saved
+from sngd_tune.energy.cost import Amounts, Usage, saved
 from sngd_tune.records.energy import Energy, total
 from sngd_tune.records.study import StudyConfig
 from sngd_tune.records.target import Target
 from sngd_tune.records.trial_record import TrialRecord
-from sngd_tune.report.comparison.ratios import Ratio, paired_ratio
 from sngd_tune.report.comparison.runs import MethodResults, reach, search_trials, timed_runs
+from sngd_tune.report.decision.savings import savings
 from sngd_tune.report.decision.values import Economy, Terms
 
 __all__ = ["devices", "economy"]
 
 _WEEK = 7 * 24 * 3600.0
 
+#: Of one training to the target, by seed; None: it missed.
+_Trainings = Mapping[int, Usage | None]
 
-def economy(own: MethodResults, baseline: MethodResults, target: Target, ratio: Ratio | None, terms: Terms) -> Economy:
+
+def economy(own: MethodResults, baseline: MethodResults, target: Target, terms: Terms) -> Economy:
     """The savings of one workload.
 
     Args:
         own: the candidate's trainings.
         baseline: those of the best baseline.
         target: of both.
-        ratio: of their times; None without a pair.
         terms: prices and rate.
     """
-    sides = (own, baseline)
-    trainings = [_training(side, target) for side in sides]
-    tunings = [_tuning(side) for side in sides]
-    both = (trainings[0], trainings[1]) if trainings[0] is not None and trainings[1] is not None else None
-    amounts = saved(both[1], both[0], terms.prices) if both else None
-    rate = terms.trainings_per_month
-    again = _payback(tunings[0], _nothing(tunings[0]), both, terms)
+    trainings, others = _trainings(own, target), _trainings(baseline, target)
+    state = _energy_state([*trainings.values(), *others.values()])
+    if state in ("unknown", "mixed"):
+        trainings, others = _without_energy(trainings), _without_energy(others)
+    typical, other = _typical(trainings), _typical(others)
+    saving = savings(trainings, others, terms.prices) if typical and other else None
+    tuning, instead, rate = _tuning(own), _tuning(baseline), terms.trainings_per_month
+    month = saving.each_month(rate) if saving and rate is not None else (None, None)
+    again = saving.pays_back(_more(tuning, _nothing(tuning), terms)) if saving else (None, None)
     return Economy(
-        obstacle="missed" if trainings[0] is None else "baseline_missed" if trainings[1] is None else None,
-        proven=_proven(ratio),
-        energy_proven=_proven(_energy_ratio(sides, target)),
-        training=trainings[0],
-        baseline_training=trainings[1],
-        tuning=tunings[0],
-        baseline_tuning=tunings[1],
-        energy=_energy_state(sides, target),
-        saved=amounts,
-        saved_per_month=per_month(amounts, rate) if amounts is not None and rate is not None else None,
-        break_even=again,
-        break_even_extra=_payback(tunings[0], tunings[1], both, terms),
-        never=tuple(name for name, value in vars(again).items() if value == math.inf) if again else (),
+        obstacle="missed" if typical is None else "baseline_missed" if other is None else None,
+        training=typical,
+        baseline_training=other,
+        tuning=tuning,
+        baseline_tuning=instead,
+        energy=state,
+        saved=saving.typical if saving else None,
+        saved_interval=saving.interval if saving else None,
+        shown=saving.shown if saving else (),
+        saved_per_month=month[0],
+        saved_per_month_interval=month[1],
+        break_even=again[0],
+        break_even_interval=again[1],
+        break_even_extra=saving.pays_back(_more(tuning, instead, terms))[0] if saving else None,
+        never=tuple(name for name, value in vars(again[0]).items() if value == math.inf) if again[0] else (),
         cycles_per_week=_cycles(own, target),
         baseline_cycles_per_week=_cycles(baseline, target),
     )
@@ -62,45 +68,35 @@ def devices(config: StudyConfig) -> float:
     return resources.workers * each
 
 
-def _training(side: MethodResults, target: Target) -> Usage | None:
-    """One training to the target, medians over the seeds with misses as infinite; None where the median misses."""
-    seconds = [reach(record, side.epochs.get(record.trial, ()), target).seconds for record in timed_runs(side, target)]
-    median = statistics.median(seconds) if seconds else math.inf
-    if math.isinf(median):
+def _trainings(side: MethodResults, target: Target) -> dict[int, Usage | None]:
+    """Up to the target; a training that failed has missed it."""
+    found: dict[int, Usage | None] = {}
+    for record in timed_runs(side, target):
+        at = None if record.outcome.failed else target.first_reached(side.epochs.get(record.trial, ()))
+        seconds = devices(side.config) * at.training_seconds if at else math.inf
+        found[record.seed] = Usage(seconds=seconds, energy=at.energy) if at else None
+    return found
+
+
+def _without_energy(trainings: _Trainings) -> dict[int, Usage | None]:
+    return {seed: each and Usage(seconds=each.seconds) for seed, each in trainings.items()}
+
+
+def _typical(trainings: _Trainings) -> Usage | None:
+    """Medians over the seeds with misses as infinite; None where the median misses."""
+    seconds = statistics.median(each.seconds if each else math.inf for each in trainings.values() or [None])
+    if math.isinf(seconds):
         return None
-    return Usage(seconds=devices(side.config) * median, energy=_median_energy(side, target))
+    energies = [each.energy if each else None for each in trainings.values()]
+    known = [each for each in energies if each is not None]
+    if len(known) < sum(each is not None for each in trainings.values()):
+        return Usage(seconds=seconds)
+    joules = statistics.median(each.joules if each else math.inf for each in energies)
+    return Usage(seconds=seconds, energy=Energy(joules, known[0].source))
 
 
-def _energies(side: MethodResults, target: Target) -> dict[int, Energy | None]:
-    """Up to the target, by seed; those that missed it are left out."""
-    reached = {
-        record.seed: target.first_reached(side.epochs.get(record.trial, ()))
-        for record in timed_runs(side, target)
-        if not record.outcome.failed
-    }
-    return {seed: metrics.energy for seed, metrics in reached.items() if metrics is not None}
-
-
-def _median_energy(side: MethodResults, target: Target) -> Energy | None:
-    """Over the seeds, with misses as infinite; None where a seed's is not known, or of another source."""
-    joules = _joules(side, target)
-    source = next((each.source for each in _energies(side, target).values() if each is not None), None)
-    return None if joules is None or source is None else Energy(statistics.median(joules.values()), source)
-
-
-def _joules(side: MethodResults, target: Target) -> dict[int, float] | None:
-    energies = _energies(side, target)
-    known = {seed: each for seed, each in energies.items() if each is not None}
-    if len(known) < len(energies) or len({each.source for each in known.values()}) != 1:
-        return None
-    seeds = [record.seed for record in timed_runs(side, target)]
-    return {seed: known[seed].joules if seed in known else math.inf for seed in seeds}
-
-
-def _energy_state(
-    sides: Sequence[MethodResults], target: Target
-) -> Literal["measured", "estimated", "unknown", "mixed"]:
-    energies = [each for side in sides for each in _energies(side, target).values()]
+def _energy_state(trainings: Iterable[Usage | None]) -> Literal["measured", "estimated", "unknown", "mixed"]:
+    energies = [each.energy for each in trainings if each is not None]
     known = [each for each in energies if each is not None]
     if not known or len(known) < len(energies):
         return "unknown"
@@ -109,20 +105,13 @@ def _energy_state(
     return "measured" if known[0].measured else "estimated"
 
 
-def _energy_ratio(sides: Sequence[MethodResults], target: Target) -> Ratio | None:
-    own, other = (_joules(side, target) for side in sides)
-    return None if own is None or other is None else paired_ratio(own, other)
-
-
-def _proven(ratio: Ratio | None) -> bool:
-    return ratio is not None and ratio.verdict in ("faster", "slower")
-
-
 def _tuning(side: MethodResults) -> Usage:
-    """All trainings of both phases."""
+    """All trainings of both phases, and what of them was lost and trained again."""
     trained = [record for record in side.trials if record.training_seconds > 0]
-    seconds = devices(side.config) * sum(record.training_seconds for record in trained)
-    return Usage(seconds=seconds, energy=total(record.energy for record in trained))
+    lost = side.attempts.lost
+    seconds = sum(record.training_seconds for record in trained) + sum(each.seconds for each in lost)
+    energies = [*(record.energy for record in trained), *(each.energy for each in lost)]
+    return Usage(seconds=devices(side.config) * seconds, energy=total(energies))
 
 
 def _nothing(usage: Usage) -> Usage:
@@ -130,8 +119,9 @@ def _nothing(usage: Usage) -> Usage:
     return Usage(seconds=0.0, energy=Energy(0.0, usage.energy.source) if usage.energy else None)
 
 
-def _payback(tuning: Usage, instead: Usage, trainings: tuple[Usage, Usage] | None, terms: Terms) -> Amounts | None:
-    return payback((tuning, instead), trainings, terms.prices) if trainings else None
+def _more(tuning: Usage, instead: Usage, terms: Terms) -> Amounts:
+    """What the other tuning uses less."""
+    return saved(tuning, instead, terms.prices)
 
 
 def _cycles(side: MethodResults, target: Target) -> float | None:

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from sngd_tune.report.comparison.ratios import MIN_PAIRS, Ratio, sign_coverage
+from sngd_tune.report.comparison.ratios import Ratio
 from sngd_tune.report.comparison.runs import WorkloadResults
+from sngd_tune.report.comparison.sign_interval import COVERAGE, MIN_VALUES, sign_coverage
 from sngd_tune.report.comparison.stability import Count
 from sngd_tune.report.comparison.values import MethodSummary, Run, WorkloadSummary
 from sngd_tune.report.comparison.words import main_difference
@@ -58,7 +59,7 @@ def evidence_of(candidate: str, summary: WorkloadSummary, results: WorkloadResul
     sides = (results.methods[own.method], results.methods[rival.method])
     return dataclasses.replace(
         found,
-        economy=economy(*sides, summary.target, rival.seconds_ratio, terms),
+        economy=economy(*sides, summary.target, terms),
         seeds_wanted=seeds_wanted(own.runs, rival.runs) if standing is Standing.OPEN else None,
     )
 
@@ -76,13 +77,13 @@ def seeds_wanted(own: Sequence[Run], baseline: Sequence[Run]) -> int | None:
     if not signs or sum(signs) <= 0:
         return None
     behind = (1 - sum(signs) / len(signs)) / 2  # a tie counts half
-    seeds = range(max(MIN_PAIRS, len(signs) + 1), MAX_SEEDS + 1)
+    seeds = range(max(MIN_VALUES, len(signs) + 1), MAX_SEEDS + 1)
     return next((n for n in seeds if _decides(n, round(behind * n))), None)
 
 
 def _decides(n: int, against: int) -> bool:
-    """Whether the interval leaves out what so many of n seeds say; with `MIN_PAIRS` it is the whole range."""
-    return against == 0 or sign_coverage(n, against + 1) >= 0.95
+    """Whether the interval leaves out what so many of n seeds say; with `MIN_VALUES` it is the whole range."""
+    return against == 0 or sign_coverage(n, against + 1) >= COVERAGE
 
 
 def _time(summary: WorkloadSummary, rival: MethodSummary | None) -> Literal["faster", "open", "slower"]:

@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["Language", "LanguageCode"]
+__all__ = ["Language", "LanguageCode", "duration_unit", "energy_unit"]
 
 #: Unit, its seconds, and how many of it there have to be: 90 s are minutes, 80 s are not.
 _DURATIONS = (("second", 1.0, 0.0), ("minute", 60.0, 1.5), ("hour", 3600.0, 1.5), ("day", 86400.0, 2.0))
@@ -102,13 +102,13 @@ class Language(string.Formatter):
         """In the unit that reads well."""
         from babel.units import format_unit
 
-        name, size = [(name, size) for name, size, least in _DURATIONS if abs(seconds) >= least * size][-1]
+        name, size = duration_unit(seconds)
         value = seconds / size
         return format_unit(value, f"duration-{name}", "short", _pattern(value), locale=self._locale)
 
     def energy(self, joules: float) -> str:
         """In J, kJ or kWh."""
-        symbol, size = next((unit for unit in reversed(_ENERGIES) if abs(joules) >= 0.1 * unit[1]), _ENERGIES[0])
+        symbol, size = energy_unit(joules)
         return self._measured(joules / size, symbol)
 
     def memory(self, size: float) -> str:
@@ -122,6 +122,11 @@ class Language(string.Formatter):
         if value and abs(value) < 10 / 10 ** get_currency_precision(currency):
             return format_currency(value, currency, "¤@##", locale=self._locale, currency_digits=False)
         return format_currency(value, currency, locale=self._locale)
+
+    def span(self, low: float, high: float) -> str:
+        """From one end to the other. A minus, and no hyphen, keeps its number on its line."""
+        ends = [self.number(end).replace("-", "\N{MINUS SIGN}") for end in (low, high)]
+        return ends[0] if ends[0] == ends[1] else self.say("span", low=ends[0], high=ends[1])
 
     def date(self, at: float) -> str:
         """A day, of UTC in Unix seconds."""
@@ -144,6 +149,16 @@ class Language(string.Formatter):
         for part in key.split("."):
             found = found[part]
         return str(found)
+
+
+def duration_unit(seconds: float) -> tuple[str, float]:
+    """The unit that this reads well in: CLDR's name, and its seconds."""
+    return [(name, size) for name, size, least in _DURATIONS if abs(seconds) >= least * size][-1]
+
+
+def energy_unit(joules: float) -> tuple[str, float]:
+    """The unit that this reads well in: symbol, and its joules."""
+    return next((unit for unit in reversed(_ENERGIES) if abs(joules) >= 0.1 * unit[1]), _ENERGIES[0])
 
 
 def _pattern(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The decision as one page of HTML, which prints on one sheet of A4."""
+"""The decision as one page of HTML, which prints on one sheet of A4, with many workloads on two."""
 
 from importlib.resources import files
 from pathlib import Path

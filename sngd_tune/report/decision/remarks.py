@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from sngd_tune.records.attempts import Attempts
 from sngd_tune.report.comparison.runs import WorkloadResults
+from sngd_tune.report.comparison.sign_interval import MIN_VALUES
 from sngd_tune.report.comparison.values import ComparisonReport, WorkloadSummary
 from sngd_tune.report.decision.evidence import MAX_SEEDS, REFERENCE
 from sngd_tune.report.decision.rule import Ruling, Standing, Verdict
@@ -26,6 +28,7 @@ def risks(
     return [
         *_beaten(evidence),
         *_unreached(report),
+        *_unshown(evidence),
         *_small_samples(report, results),
         *_scale(results),
         *_machine(basis),
@@ -34,7 +37,7 @@ def risks(
     ]
 
 
-def unknown(report: ComparisonReport, evidence: Sequence[Evidence], terms: Terms) -> list[Remark]:
+def unknown(report: ComparisonReport, evidence: Sequence[Evidence], basis: Basis, terms: Terms) -> list[Remark]:
     """What was not measured, or not said; nothing of it is guessed."""
     missing = {
         "no_rate": terms.trainings_per_month is None,
@@ -48,7 +51,7 @@ def unknown(report: ComparisonReport, evidence: Sequence[Evidence], terms: Terms
             found.append(_remark(f"unknown.energy_{state}", workloads=workloads))
     if not any(each.method == REFERENCE for workload in report.workloads for each in workload.methods):
         found.append(_remark("unknown.no_reference", method=REFERENCE))
-    return found
+    return [*found, *_cut_off(basis.attempts)]
 
 
 def next_stage(ruling: Ruling, evidence: Sequence[Evidence]) -> list[Remark]:
@@ -105,6 +108,28 @@ def _unreached(report: ComparisonReport) -> Iterator[Remark]:
 
 def _reach(workload: WorkloadSummary) -> list[int]:
     return [each.stability.seeds_reached.count for each in workload.methods]
+
+
+def _unshown(evidence: Sequence[Evidence]) -> Iterator[Remark]:
+    """Savings that may be none at all, amount by amount."""
+    savings = [(each.workload, each.economy) for each in evidence if each.economy and each.economy.saved]
+    for name in ("seconds", "joules", "cost"):
+        workloads = [
+            workload
+            for workload, economy in savings
+            if economy.saved_interval and name not in economy.shown and getattr(economy.saved, name) is not None
+        ]
+        if workloads:
+            yield _remark(f"risk.unshown_{name}", workloads=workloads)
+    without = [workload for workload, economy in savings if economy.saved_interval is None]
+    if without:
+        yield _remark("risk.no_interval", workloads=without, seeds=MIN_VALUES)
+
+
+def _cut_off(attempts: Attempts) -> Iterator[Remark]:
+    if attempts.cut_off:
+        seconds, share = sum(each.seconds for each in attempts.lost), attempts.cut_off / attempts.begun
+        yield _remark("unknown.cut_off", n=attempts.cut_off, of=attempts.begun, share=share, seconds=seconds)
 
 
 def _small_samples(report: ComparisonReport, results: Sequence[WorkloadResults]) -> Iterator[Remark]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sngd_tune.energy.cost import Amounts, Prices, Usage
 from sngd_tune.errors import ConfigurationError
+from sngd_tune.records.attempts import Attempts
 from sngd_tune.records.machine import Machine
 from sngd_tune.records.target import Target
 from sngd_tune.report.comparison.ratios import Ratio
@@ -22,6 +23,7 @@ __all__ = [
     "Duel",
     "Economy",
     "Evidence",
+    "Range",
     "Remark",
     "Terms",
 ]
@@ -73,17 +75,30 @@ class Duel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """The interval of each of some amounts, and what it covers.
+
+    An end is infinite, in JSON None, where it is a miss, or, of a break-even, where nothing may be saved.
+    """
+
+    low: Amounts
+    high: Amounts
+    coverage: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Economy:
     """What the candidate saves against the best baseline of a workload.
 
     Attributes:
         obstacle: why nothing can be computed: a side misses the target in its median seed, or has no run.
-        proven, energy_proven: whether the interval of the paired ratio shows that the difference in time, and that in
-            energy, is more than chance.
         training, baseline_training: device seconds and energy of one training to the target, medians over the seeds.
-        tuning, baseline_tuning: of the search and of the re-trainings of its winners.
+        tuning, baseline_tuning: of the search and of the re-trainings of its winners, what was lost there and trained
+            again included as far as it is known.
         energy: whether the energies can be compared, and how far they are to be trusted.
-        saved: with each training; negative where the candidate takes more.
+        saved: with each training, medians over the pairs of seeds; negative where the candidate takes more.
+        saved_interval: None with too few pairs; so are the other intervals.
+        shown: names of the amounts whose interval leaves 0 out: that something is saved, or lost, is more than chance.
         saved_per_month: at the user's rate; None where that is not known.
         break_even: trainings that pay back all of the candidate's tuning, as if the baseline's had cost nothing.
         break_even_extra: trainings that pay back what the candidate's tuning took more than the baseline's.
@@ -93,16 +108,18 @@ class Economy:
     """
 
     obstacle: Literal["missed", "baseline_missed"] | None
-    proven: bool
-    energy_proven: bool
     training: Usage | None
     baseline_training: Usage | None
     tuning: Usage
     baseline_tuning: Usage
     energy: Literal["measured", "estimated", "unknown", "mixed"]
     saved: Amounts | None
+    saved_interval: Range | None
+    shown: tuple[str, ...]
     saved_per_month: Amounts | None
+    saved_per_month_interval: Range | None
     break_even: Amounts | None
+    break_even_interval: Range | None
     break_even_extra: Amounts | None
     never: tuple[str, ...]
     cycles_per_week: float | None
@@ -160,7 +177,8 @@ class Basis:
         versions: of Python and of the packages that decide a result; ``sngd_tune`` with its commit.
         created: when the comparison began, UTC in Unix seconds.
         trials, trainings: of the searches, and of the winners on fresh seeds.
-        device_seconds: of all of them.
+        attempts: at all of them; of those that were cut off, what they used after their last report is not known.
+        device_seconds: of all of them, with what was lost and trained again.
     """
 
     machine: Machine | None
@@ -170,6 +188,7 @@ class Basis:
     trials: int
     trainings: int
     device_seconds: float
+    attempts: Attempts = field(default_factory=Attempts)
 
 
 @dataclass(frozen=True, kw_only=True)

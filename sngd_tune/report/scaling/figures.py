@@ -8,8 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from sngd_tune.report.canvas import BEST, CATEGORIES, Drawing, Panel, dot_key, line_key, line_style, log_scale, words
+from sngd_tune.report.canvas import (
+    BEST,
+    CATEGORIES,
+    Drawing,
+    Panel,
+    dot_key,
+    line_key,
+    line_style,
+    log_scale,
+    vertical_log_scale,
+    words,
+)
 from sngd_tune.report.scaling.laws import theory_of
+from sngd_tune.report.scaling.noise import noise_drawings
 from sngd_tune.report.scaling.values import ScalingReport
 from sngd_tune.scaling.fits import PowerLaw
 from sngd_tune.scaling.measures import MEASURES
@@ -24,7 +36,10 @@ _SHOWN = (
     *("step_seconds", "overhead_seconds", "peak_memory_bytes", "examples_per_second"),
     *("steps_to_target", "seconds_to_target", "loss_at_budget", "joules_per_step"),
 )
-_PARTS = ("forward_backward_seconds", "statistics_seconds", "refresh_seconds", "update_seconds")
+_PARTS = (
+    *("forward_backward_seconds", "statistics_seconds", "refresh_seconds", "update_seconds"),
+    "communication_seconds",
+)
 _UNITS = {"peak_memory_bytes": (1e6, "MB"), "step_seconds": (1e-3, "ms"), "overhead_seconds": (1e-3, "ms")}
 _UNITS |= dict.fromkeys(_PARTS, (1e-3, "ms"))
 
@@ -35,7 +50,7 @@ def write_scaling_figures(folder: Path, report: ScalingReport) -> list[Path]:
     Raises:
         LedgerError: they cannot be written.
     """
-    drawings = {**axis_drawings(report), **parts_drawings(report)}
+    drawings = {**axis_drawings(report), **parts_drawings(report), **noise_drawings(report)}
     return [drawing.save(folder / f"{name}.png") for name, drawing in drawings.items()]
 
 
@@ -55,15 +70,15 @@ def axis_drawings(report: ScalingReport) -> dict[str, Drawing]:
 def parts_drawings(report: ScalingReport) -> dict[str, Drawing]:
     """The parts of a step by axis, for methods with local Fisher layers: ``width_parts_sngd``."""
     drawings = {}
-    looks = dict(zip(_PARTS, (CATEGORIES[5], *CATEGORIES[:3]), strict=True))
+    looks = dict(zip(_PARTS, (CATEGORIES[5], *CATEGORIES[:4]), strict=True))
     for axis, method in itertools.product(report.axes, report.methods):
-        own = [curve for name in _PARTS if (curve := report.series_of(axis, name, method)) is not None]
-        if any(any(each.values[value]) for each in own if each.measure == "refresh_seconds" for value in each.values):
-            labels = {name: _part(name) for name in looks}
+        found = [curve for name in _PARTS if (curve := report.series_of(axis, name, method)) is not None]
+        own = [curve for curve in found if any(curve.flat)]
+        if any(each.measure == "refresh_seconds" for each in own):
             caption = f"parts of a step of {method}, ms"
             expected = {each.measure: theory_of(each, report.laws.methods) for each in own}
             panel = Panel(caption, _draw(own, looks, expected))
-            keys = [line_key(colour, labels[name]) for name, colour in looks.items()]
+            keys = [line_key(looks[each.measure], _part(each.measure)) for each in own]
             keys += [*_signs(own), line_key(_SIGN, "theory's slope", dashed=True)]
             drawings[f"{axis}_parts_{method}"] = Drawing(f"{report.name}: {caption}", [panel], keys)
     return drawings
@@ -72,7 +87,7 @@ def parts_drawings(report: ScalingReport) -> dict[str, Drawing]:
 def _of(curves: Sequence[Series], name: str) -> list[Series]:
     """The curves of a measure that have anything to draw."""
     found = [curve for curve in curves if curve.measure == name]
-    return found if any(_finite(curve) for curve in found) else []
+    return found if any(math.isfinite(number) for curve in found for number in curve.flat) else []
 
 
 def _panel(name: str, curves: Sequence[Series], looks: Mapping[str, str]) -> Panel:
@@ -99,8 +114,8 @@ def _draw(
         axis.set_xlabel(words(curves[0].axis))
         label = _label(curves[0].measure) if expected is None else "part of a step"
         axis.set_ylabel(label if unit in _PLAIN else f"{label} [{unit}]")
-        if all(value > 0 for curve in curves for value in _finite(curve)):
-            _vertical(axis)
+        if all(value > 0 for curve in curves for value in curve.flat if _shown(curve, value)):
+            vertical_log_scale(axis)
         if numeric:
             log_scale(axis)
 
@@ -114,7 +129,7 @@ def _points(axis: Any, curve: Series, colour: str, factor: float, numeric: bool)
         (place, number / factor)
         for place, found in zip(places, curve.values.values(), strict=True)
         for number in found
-        if math.isfinite(number) and (number > 0 or curve.measure not in MEASURES or not MEASURES[curve.measure].fitted)
+        if _shown(curve, number)
     ]
     if not dots:
         return
@@ -144,18 +159,6 @@ def _slope(axis: Any, curve: Series, slope: float, colour: str, factor: float) -
         axis.plot([start, stop], ends, color=colour, linewidth=1, linestyle=line_style(True), alpha=0.8)
 
 
-def _vertical(axis: Any) -> None:
-    """A vertical log scale with readable ticks."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    narrow = math.log10(high / low) < 1.5
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=12))
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
 def _signs(curves: Sequence[Series]) -> list[Any]:
     """What dots and lines mean."""
     laws = any(isinstance(curve.law, PowerLaw) for curve in curves)
@@ -179,5 +182,6 @@ def _part(name: str) -> str:
     return words(name.removesuffix("_seconds"))
 
 
-def _finite(curve: Series) -> list[float]:
-    return [number for found in curve.values.values() for number in found if math.isfinite(number)]
+def _shown(curve: Series, number: float) -> bool:
+    """What has a place on a logarithmic scale, where one is sought."""
+    return math.isfinite(number) and (number > 0 or not MEASURES[curve.measure].fitted)

@@ -11,7 +11,7 @@ from sngd_tune.scaling.critical_batch import CriticalBatch, fit_critical_batch
 from sngd_tune.scaling.efficiency import Efficiency, SerialShare, efficiencies, serial_share
 from sngd_tune.scaling.fits import NoFit
 from sngd_tune.scaling.series import Series
-from sngd_tune.scaling.theory import PARTS, expected_exponent
+from sngd_tune.scaling.theory import OF_ANY_METHOD, PARTS, expected_exponent
 
 __all__ = ["WorkerScaling", "critical_batches", "theory_of", "worker_scalings"]
 
@@ -20,18 +20,26 @@ _KINDS = {"workers": "strong", "weak_workers": "weak"}
 
 @dataclass(frozen=True)
 class WorkerScaling:
-    """Of one method along an axis of workers."""
+    """Of one method along an axis of workers.
+
+    Attributes:
+        communication: for each number of workers, its share of a step. What an efficiency lacks to 1 is a share of a
+            step as well: so much of that loss is communication.
+    """
 
     axis: str
     method: str
     kind: str
     efficiencies: tuple[Efficiency, ...]
+    communication: tuple[float, ...]
     serial: SerialShare | NoFit
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         found = {"axis": self.axis, "method": self.method, "kind": self.kind}
-        return {**found, "efficiencies": [asdict(each) for each in self.efficiencies], "serial": asdict(self.serial)}
+        pairs = zip(self.efficiencies, self.communication, strict=True)
+        rows = [{**asdict(each), "communication": share} for each, share in pairs]
+        return {**found, "efficiencies": rows, "serial": asdict(self.serial)}
 
 
 def worker_scalings(report: ScalingReport) -> list[WorkerScaling]:
@@ -40,12 +48,14 @@ def worker_scalings(report: ScalingReport) -> list[WorkerScaling]:
     for axis, kind in _KINDS.items():
         for method in report.methods:
             series = report.series_of(axis, "step_seconds", method)
-            if series is not None:
+            waits = report.series_of(axis, "communication_seconds", method)
+            if series is not None and waits is not None:
                 workers, seconds = _pairs(series)
                 counts = [int(each) for each in workers]
                 measured = tuple(efficiencies(counts, seconds, kind))  # type: ignore[arg-type]
                 serial = serial_share(counts, seconds, kind)  # type: ignore[arg-type]
-                found.append(WorkerScaling(axis, method, kind, measured, serial))
+                shares = tuple(waits.mean(value) / series.mean(value) for value in series.values)
+                found.append(WorkerScaling(axis, method, kind, measured, shares, serial))
     return found
 
 
@@ -68,8 +78,10 @@ def theory_of(series: Series, settings: Mapping[str, Mapping[str, Scalar]]) -> f
         settings: of each method at the base point.
     """
     part, setting = series.measure.removesuffix("_seconds"), settings[series.method]
-    if part not in PARTS or (part != "forward_backward" and _value(setting, "optimizer") != "sngd"):
+    if part not in PARTS:
         return None
+    if _value(setting, "optimizer") != "sngd":
+        return expected_exponent(part, series.axis, "diagonal") if part in OF_ANY_METHOD else None
     low_rank = _value(setting, "root") == "nystrom" and _value(setting, "granularity") == "input"
     rank = int(_value(setting, "rank")) if low_rank else None
     return expected_exponent(part, series.axis, str(_value(setting, "granularity")), rank=rank)

@@ -12,8 +12,12 @@ from rich.text import Text
 from sngd_tune.records.strict import Scalar
 from sngd_tune.report.canvas import words
 from sngd_tune.report.scaling.laws import critical_batches, theory_of, worker_scalings
+from sngd_tune.report.scaling.noise import NOISE_COLUMNS, noise_rows
+from sngd_tune.report.scaling.numbers import exponent, interval
+from sngd_tune.report.scaling.overhead import RATIO_COLUMNS, ratio_rows
+from sngd_tune.report.scaling.tuning import CHOICE_COLUMNS, choice_rows
 from sngd_tune.report.scaling.values import PointSummary, ScalingReport
-from sngd_tune.report.scaling.words import exponent, interval, sentences
+from sngd_tune.report.scaling.words import sentences
 from sngd_tune.scaling.fits import NoFit, PowerLaw
 from sngd_tune.scaling.series import Series
 
@@ -34,7 +38,9 @@ POINT_COLUMNS = (
     *("point", "trainings", "ms a step", "of it overhead", "examples a second", "peak MB"),
     *("steps to target", "s to target", "final loss"),
 )
-WORKER_COLUMNS = ("scaling", "method", "workers", "ms a step", "speedup", "efficiency", "serial share")
+WORKER_COLUMNS = (
+    *("scaling", "method", "workers", "ms a step", "of it communication", "speedup", "efficiency", "serial share"),
+)
 BATCH_COLUMNS = (
     *("method", "critical batch size", "95 % interval", "fewest steps", "fewest examples", "reached", "to know"),
 )
@@ -47,8 +53,10 @@ def scaling_tables(report: ScalingReport) -> RenderableType:
     if report.points:
         parts.append(_table(f"Points of {report.name}", POINT_COLUMNS, point_rows(report)))
     for title, columns, found in (
+        ("Tuned anew", CHOICE_COLUMNS, choice_rows(report)),
         ("Workers", WORKER_COLUMNS, worker_rows(report)),
         ("Critical batch size", BATCH_COLUMNS, batch_rows(report)),
+        ("Gradient noise scale", NOISE_COLUMNS, noise_rows(report)),
     ):
         if found:
             parts.append(_table(title, columns, found))
@@ -58,6 +66,9 @@ def scaling_tables(report: ScalingReport) -> RenderableType:
         rows = [(measure, method, text) for measure, method, text in _exponents(report, axis)]
         if rows:
             parts.append(_table(f"Exponents along {words(axis)}", ("measure", "method", "exponent"), rows))
+        ratios = ratio_rows(report, axis)
+        if ratios:
+            parts.append(_table(f"Ratios along {words(axis)}", RATIO_COLUMNS, ratios))
     if report.missing:
         rows = [(each.trial, words(each.outcome), each.reason) for each in report.missing]
         parts.append(_table("Failed, or not tried", ("trial", "outcome", "reason"), rows))
@@ -83,9 +94,9 @@ def worker_rows(report: ScalingReport) -> list[tuple[Any, ...]]:
     for each in worker_scalings(report):
         share = each.serial
         text = share.reason if isinstance(share, NoFit) else f"{share.share:.2f} ({share.low:.2f} to {share.high:.2f})"
-        for found in each.efficiencies:
-            numbers = found.workers, found.seconds * 1e3, f"{found.speedup:.2f}", f"{found.efficiency:.0%}"
-            rows.append((each.kind, each.method, *numbers, text))
+        for found, waits in zip(each.efficiencies, each.communication, strict=True):
+            step = found.workers, found.seconds * 1e3, f"{waits:.0%}"
+            rows.append((each.kind, each.method, *step, f"{found.speedup:.2f}", f"{found.efficiency:.0%}", text))
     return rows
 
 

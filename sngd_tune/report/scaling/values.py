@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sngd_tune.records.scaling import PlannedPoint
+from sngd_tune.records.choice import Choice
+from sngd_tune.records.scaling import PlannedPoint, TuneConfig
 from sngd_tune.records.target import Target
 from sngd_tune.scaling.curves import Curves
 from sngd_tune.scaling.measures import MEASURES, Use
+from sngd_tune.scaling.noise_course import NoiseCourse
+from sngd_tune.scaling.ratios import Ratio
 from sngd_tune.scaling.series import Series
 
 __all__ = ["Missing", "PointSummary", "ScalingReport"]
@@ -57,6 +60,10 @@ class ScalingReport:
         uses: of the machine, by variant.
         missing: trainings without a measure.
         sources: of energy, each once.
+        ratios: `scaling.ratios`: what methods with local Fisher layers take over others.
+        tune: of the file: what was tuned anew, and along which axes.
+        choices: what was chosen there, as far as trainings tell.
+        noise: the gradient noise scale of the base points, with the file's own settings; empty: it was not measured.
     """
 
     name: str
@@ -71,6 +78,10 @@ class ScalingReport:
     uses: Mapping[str, Use]
     missing: Sequence[Missing]
     sources: tuple[str, ...] = ()
+    ratios: Sequence[Ratio] = ()
+    tune: Mapping[str, TuneConfig] = field(default_factory=dict)
+    choices: Sequence[Choice] = ()
+    noise: Sequence[NoiseCourse] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -108,6 +119,10 @@ class ScalingReport:
             "missing": [asdict(each) for each in self.missing],
             "curves": [each.to_dict() for each in self.series],
             "laws": self.laws.to_dict()["curves"],
+            "ratios": [each.to_dict() for each in self.ratios],
+            "noise_scale": [each.to_dict() for each in self.noise],
+            "choices": [asdict(each) for each in self.choices],
+            "products": self.laws.to_dict()["products"],
         }
 
 

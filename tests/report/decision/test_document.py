@@ -1,14 +1,17 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from sngd_tune.records.attempts import Attempts, Lost
+from sngd_tune.report.decision.document import ONE_SHEET
 from sngd_tune.report.decision.language import LanguageCode
 from sngd_tune.report.decision.page import decision_page, write_decision_page
 from sngd_tune.report.decision.tables import decision_markdown, decision_tables
 from sngd_tune.report.decision.values import Terms
 from tests.report.comparison.cells import FAST, MISSING, SLOW, empty, failing, method, workload
-from tests.report.decision.comparisons import decision, lost, powered, told, undecided, won
+from tests.report.decision.comparisons import BASIS, decision, lost, powered, told, undecided, won
 from tests.report.html import PageReader, check_self_contained
 
 
@@ -54,8 +57,8 @@ def test_every_comparison_has_a_page_that_needs_nothing_else(code: str, terms: T
 def test_a_saving_that_may_be_chance_stands_in_parentheses_and_an_estimate_is_marked() -> None:
     sides = {"sngd": powered(method(FAST), 10.0, "estimate"), "adamw": powered(method(SLOW), 10.0, "estimate")}
     text = decision_markdown(told(decision(workload(**sides))))
-    assert "| digits | 1.1 sec | ≈ 11 J | ≈ €0.0011 |" in text
-    assert "(0.9 sec)" in decision_markdown(told(decision(*undecided())))
+    assert "| digits | 1 sec 1 to 1.3 | ≈ 10 J 10 to 13 | ≈ €0.001 0.001 to 0.0013 |" in text
+    assert "(1 sec) −0.6 to 1.1" in decision_markdown(told(decision(*undecided())))
 
 
 def test_months_are_told_only_at_a_rate() -> None:
@@ -91,3 +94,25 @@ def test_json_holds_the_inputs_of_the_rule_and_only_what_json_knows() -> None:
 def test_the_page_is_written_where_it_should_be(tmp_path: Path) -> None:
     path = write_decision_page(tmp_path / "new" / "decision.html", told(decision(*won())))
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_many_workloads_have_their_tables_on_a_second_sheet() -> None:
+    def sheets(workloads: int) -> dict[str, int]:
+        results = [workload(f"w{n}", sngd=method(FAST), adamw=method(SLOW)) for n in range(workloads)]
+        return {part.name: part.sheet for part in told(decision(*results)).parts}
+
+    assert set(sheets(ONE_SHEET).values()) == {1}
+    many = sheets(ONE_SHEET + 1)
+    assert {name for name, sheet in many.items() if sheet == 2} == {"speed", "savings", "stability"}
+    assert list(many.values()) == sorted(many.values())
+    results = [workload(f"w{n}", sngd=method(FAST), adamw=method(SLOW)) for n in range(ONE_SHEET + 1)]
+    assert decision_page(told(decision(*results))).count('class="row sheet"') == 1
+    assert 'class="row sheet"' not in decision_page(told(decision(*results[:ONE_SHEET])))
+
+
+def test_what_was_cut_off_is_named_as_not_known() -> None:
+    attempts = Attempts(begun=40, cut_off=2, lost=(Lost(90.0, None),))
+    found = decision(*won(), basis=dataclasses.replace(BASIS, attempts=attempts))
+    assert "What 2 attempts of 40 (5%) used after the last report" in decision_markdown(told(found))
+    assert "1.5 min" in decision_markdown(told(found))
+    assert "途中で打ち切られた" in decision_markdown(told(found, "ja"))

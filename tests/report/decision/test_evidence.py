@@ -50,9 +50,8 @@ def test_savings_are_counted_per_training_per_month_and_against_all_tuning() -> 
     economy = decision(workload(sngd=own, adamw=other)).evidence[0].economy
     assert economy is not None
     assert economy.energy == "measured"
-    assert economy.proven
-    assert economy.energy_proven
-    seconds, joules = 2.1 - 1.0, 200 * 2.1 - 100 * 1.0
+    assert economy.shown == ("seconds", "joules", "cost")
+    seconds, joules = 1.0, 200 * 2.1 - 100 * 1.1  # medians over the pairs of seeds
     assert economy.saved is not None
     assert economy.saved.seconds == pytest.approx(seconds)
     assert economy.saved.joules == pytest.approx(joules)
