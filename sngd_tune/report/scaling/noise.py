@@ -77,7 +77,7 @@ def _answer(report: ScalingReport, method: str) -> str:
     question = f"Does preconditioning raise the critical batch size of {method}?"
     if method not in fits or not others:
         return f"{question} Not decided: the steps to the target along the batch size have no law to compare."
-    return f"{question} {'; '.join(f'over {other} {_compared(fits[method], fits[other])}' for other in others)}."
+    return f"{question} {'; '.join(f'over {other}: {_compared(fits[method], fits[other])}' for other in others)}."
 
 
 def _compared(own: CriticalBatch, other: CriticalBatch) -> str:
@@ -114,7 +114,7 @@ def _panel(course: NoiseCourse, critical: CriticalBatch | NoFit | None) -> Any:
             if math.isfinite(critical.high) and critical.low > 0:
                 axis.axhspan(critical.low, critical.high, color=_CRITICAL, alpha=0.12, linewidth=0)
         axis.set_xlabel("steps")
-        axis.set_ylabel("examples")
+        axis.set_ylabel(f"{course.method} [examples]")
         vertical_log_scale(axis)
         log_scale(axis)
 
