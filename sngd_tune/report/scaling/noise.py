@@ -77,7 +77,7 @@ def _answer(report: ScalingReport, method: str) -> str:
     question = f"Does preconditioning raise the critical batch size of {method}?"
     if method not in fits or not others:
         return f"{question} Not decided: the steps to the target along the batch size have no law to compare."
-    return f"{question} {'; '.join(f'over {other}: {_compared(fits[method], fits[other])}' for other in others)}."
+    return f"{question} {' '.join(f'Over {other}: {_compared(fits[method], fits[other])}.' for other in others)}"
 
 
 def _compared(own: CriticalBatch, other: CriticalBatch) -> str:
