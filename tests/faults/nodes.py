@@ -48,6 +48,7 @@ class Nodes:
 
     def __init__(self, directory: Path, count: int) -> None:
         self._directory, self._count = directory, count
+        self._given_up: set[str] = set()  # by the head; their processes see it, and end, some time after they are back
 
     def up(self, *options: str) -> None:
         self.script("up", "--nodes", str(self._count), *options)
@@ -58,7 +59,8 @@ class Nodes:
     def heal(self) -> None:
         """As many nodes as at first: dead ones are buried and replaced; so is the whole cluster without a head."""
         nodes = self.nodes
-        dead = [name for name, node in nodes.items() if not psutil.pid_exists(node["pid"]) or node["cut"]]
+        dead = [name for name, node in nodes.items() if not psutil.pid_exists(node["pid"]) or name in self._given_up]
+        self._given_up.clear()
         if "head" not in nodes or "head" in dead:
             self.down()
             self.up()
@@ -78,6 +80,7 @@ class Nodes:
 
     def cut(self, name: str) -> None:
         self.script("cut", name)
+        self._given_up.add(name)
 
     def join(self, name: str) -> None:
         self.script("join", name)
