@@ -67,16 +67,27 @@ def _raised(x: np.ndarray, logs: np.ndarray) -> Solution:
         return _best_share(scaled, logs, exponent)[1]
 
     grid = np.linspace(-_STEEPEST, _STEEPEST, 161)
-    start = float(grid[np.argmin(_squares(scaled, logs, _SHARES[:, None], grid[:, None, None]).min(-1))])
-    step = grid[1] - grid[0]
-    bounds = max(start - step, -_STEEPEST), min(start + step, _STEEPEST)
-    exponent = float(minimize_scalar(squares, bounds=bounds, method="bounded").x)
+    start = int(np.argmin(_squares(scaled, logs, _SHARES[:, None], grid[:, None, None]).min(-1)))
+    exponent = float(minimize_scalar(squares, bounds=_bracket(squares, grid, start), method="bounded").x)
     share = _best_share(scaled, logs, exponent)[0]
     rest = logs - _shape(scaled, share, exponent)
     freedom = len(x) - 3
     limit = (rest - rest.mean()) @ (rest - rest.mean()) * (1 + student(freedom) ** 2 / freedom)
     interval = (_end(squares, limit, exponent, -1), _end(squares, limit, exponent, 1))
     return Solution(float(rest.mean()), share, exponent, interval, rest - rest.mean())
+
+
+def _bracket(squares: Callable[[float], float], grid: np.ndarray, start: int) -> tuple[float, float]:
+    """Exponents beside the best one of the grid, downhill from `start`, which was found with few shares."""
+    last = len(grid) - 1
+    value = squares(grid[start])
+    while True:
+        beside = min(
+            (each for each in (start - 1, start + 1) if 0 <= each <= last), key=lambda each: squares(grid[each])
+        )
+        if squares(grid[beside]) >= value:
+            return float(grid[max(start - 1, 0)]), float(grid[min(start + 1, last)])
+        start, value = beside, squares(grid[beside])
 
 
 def _best_share(scaled: np.ndarray, logs: np.ndarray, exponent: float) -> tuple[float, float]:

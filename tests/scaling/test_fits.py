@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sngd_tune.scaling.fits import NoFit, PowerLaw, fit_power_law
@@ -38,6 +38,7 @@ def test_the_exponent_of_exact_points_is_found(exponent, coefficient):
 
 @settings(max_examples=25, deadline=None)
 @given(exponent=st.floats(1, 3), coefficient=sizes, share=st.floats(0.05, 0.8))
+@example(exponent=1.0859375, coefficient=1.0, share=0.6953125)  # beyond the neighbour of the best start
 def test_a_floor_is_found_with_the_exponent_above_it(exponent, coefficient, share):
     floor = share / (1 - share) * coefficient * 362**exponent
     law = law_of(WIDTHS, [floor + coefficient * x**exponent for x in WIDTHS])
