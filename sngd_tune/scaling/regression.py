@@ -79,15 +79,14 @@ def _raised(x: np.ndarray, logs: np.ndarray) -> Solution:
 
 def _bracket(squares: Callable[[float], float], grid: np.ndarray, start: int) -> tuple[float, float]:
     """Exponents beside the best one of the grid, downhill from `start`, which was found with few shares."""
-    last = len(grid) - 1
-    value = squares(grid[start])
-    while True:
-        beside = min(
-            (each for each in (start - 1, start + 1) if 0 <= each <= last), key=lambda each: squares(grid[each])
-        )
-        if squares(grid[beside]) >= value:
-            return float(grid[max(start - 1, 0)]), float(grid[min(start + 1, last)])
-        start, value = beside, squares(grid[beside])
+
+    def left(place: int) -> float:
+        return squares(float(grid[place])) if 0 <= place < len(grid) else math.inf
+
+    best = start
+    while left(beside := min((best - 1, best + 1), key=left)) < left(best):
+        best = beside
+    return float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
 
 
 def _best_share(scaled: np.ndarray, logs: np.ndarray, exponent: float) -> tuple[float, float]:
