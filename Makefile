@@ -31,7 +31,7 @@ test: $(READY)  ## the quick suite
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(READY)  ## what takes longer, but the faults
-	$(BIN)/python -m pytest -m "slow and not faults"
+	$(BIN)/python -m pytest -m "slow and not faults" $(TESTS)
 
 test-faults: $(READY)  ## real faults on a real cluster of several nodes on this machine
 	$(BIN)/python -m pytest -m faults
