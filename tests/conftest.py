@@ -1,6 +1,7 @@
 """What several parts of the suite share."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.envir
 # Before any import of Ray, which reads them once. A cluster of the tests takes no token from the home directory.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+# A script that starts the suite in the background has it ignore Ctrl-C, and all that the tests start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nobody's: no test reaches a real store, and the workers of Ray have those of ours.
 os.environ.update(CREDENTIALS)
 
