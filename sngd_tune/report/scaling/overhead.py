@@ -9,7 +9,7 @@ from sngd_tune.records.strict import Scalar
 from sngd_tune.report.canvas import words
 from sngd_tune.report.scaling.numbers import exponent
 from sngd_tune.report.scaling.values import ScalingReport
-from sngd_tune.scaling.fits import NoFit, PowerLaw
+from sngd_tune.scaling.fits import POINTS_PER_DECADE, NoFit, PowerLaw
 from sngd_tune.scaling.ratios import Amount, Ratio, Verdict
 
 __all__ = ["RATIO_COLUMNS", "overhead_sentences", "ratio_points", "ratio_rows"]
@@ -25,8 +25,11 @@ _ANSWERS: dict[Verdict, str] = {
 
 
 def overhead_sentences(report: ScalingReport, axis: str) -> list[str]:
-    """Whether what a method adds grows faster along an axis than a step of another, and by what that is judged."""
-    own = [ratio for ratio in report.ratios if ratio.axis == axis]
+    """Whether what a method adds grows faster along an axis than a step of another, and by what that is judged.
+
+    Of too few values to tell growth by there is nothing to say: the table has them.
+    """
+    own = [ratio for ratio in report.ratios if ratio.axis == axis and len(ratio.values) >= POINTS_PER_DECADE]
     groups = itertools.groupby(own, key=lambda ratio: (ratio.over.method, ratio.under.method))
     return [_answer(method, other, words(axis), list(group)) for (method, other), group in groups]
 
