@@ -1,7 +1,7 @@
 """The gradient noise scale in a scaling study, in sentences, rows and a figure, beside the critical batch size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sngd_tune.records.colours import BEST, CATEGORIES
@@ -26,7 +26,9 @@ def noise_sentences(report: ScalingReport) -> list[str]:
     scales = [_scale(each) for each in report.noise]
     until = "up to the target" if report.target is not None else "over the training"
     found = [f"Gradient noise scale of the base point, {until}: {'; '.join(scales)}."] if scales else []
-    return [*found, *(_answer(report, each.method) for each in report.noise if each.method in _structured(report))]
+    structured = [each.method for each in report.noise if each.method in _structured(report)]
+    fits = critical_batches(report) if structured else {}
+    return [*found, *(_answer(report, fits, method) for method in structured)]
 
 
 def noise_rows(report: ScalingReport) -> list[tuple[Any, ...]]:
@@ -70,9 +72,9 @@ def _verdict(ratio: Triple) -> str:
     return "preconditioning lowers it" if high < 1 else "not told from 1"
 
 
-def _answer(report: ScalingReport, method: str) -> str:
+def _answer(report: ScalingReport, batches: Mapping[str, CriticalBatch | NoFit], method: str) -> str:
     """Whether a method with local Fisher layers has a larger critical batch size than those without."""
-    fits = {name: fit for name, fit in critical_batches(report).items() if isinstance(fit, CriticalBatch)}
+    fits = {name: fit for name, fit in batches.items() if isinstance(fit, CriticalBatch)}
     others = [name for name in fits if name not in _structured(report)]
     question = f"Does preconditioning raise the critical batch size of {method}?"
     if method not in fits or not others:
